@@ -1,0 +1,1 @@
+//! Where durable state lives: one small trait, several engines.
