@@ -4,6 +4,10 @@
 //! Agents, the control plane and the SDK all speak through this crate. It holds no
 //! state and does no I/O.
 
+pub mod convert;
+pub mod problems;
+pub mod url;
+
 /// Generated from `proto/trunkline/**.proto`.
 #[expect(
     missing_docs,
