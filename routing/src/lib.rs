@@ -8,6 +8,21 @@
 
 extern crate alloc;
 
+pub mod breaker;
+pub mod bucket;
+pub mod classify;
+pub mod decide;
+pub mod eligibility;
+pub mod hint;
+pub mod histogram;
+pub mod hold;
+pub mod limits;
+pub mod math;
 pub mod money;
+pub mod pace;
+pub mod registry;
+pub mod request;
+pub mod swrr;
 pub mod table;
 pub mod time;
+pub mod window;

@@ -1,0 +1,497 @@
+//! The circuit breaker of one deployment at one agent.
+//!
+//! ```text
+//!            5 in a row, or half of >= 20 in 30 s
+//!   CLOSED ───────────────────────────────────────▶ OPEN ◀──────────┐
+//!     ▲                                              │ open_base·2ⁿ │ probe failed
+//!     │ all steps                                    ▼              │ or 429
+//!   RAMPING ◀───────────────────────────────────── HALF-OPEN ───────┘
+//!   10, 25, 50 %   two probes succeeded             one probe at a time
+//!     └───────────▶ OPEN (trip)
+//! ```
+//!
+//! Exact counts in a bucketed window as in linkerd's unified breaker; the multiplied
+//! open time is gRFC A50's. Results carry the epoch in which their attempt started;
+//! those of an earlier epoch change nothing.
+
+use core::time::Duration;
+
+use rand_core::Rng;
+
+use crate::{math, table::BreakerPolicy, time::Timestamp, window::Window};
+
+/// Successes of probes that end half-open.
+const PROBES_TO_CLOSE: u32 = 2;
+/// A probe that never reports frees its place after so long.
+const PROBE_LEASE: Duration = Duration::from_secs(30);
+/// Shares of the weight on the way back, in percent.
+const RAMP: [u8; 3] = [10, 25, 50];
+/// A step lasts for so many results ...
+const STEP_RESULTS: u32 = 5;
+/// ... or so long without them,
+const STEP_MAX: Duration = Duration::from_secs(5);
+/// and never shorter.
+const STEP_MIN: Duration = Duration::from_secs(2);
+/// Failures within one step that open it again when they are half of it.
+const STEP_FAILURES: u32 = 3;
+/// Clean time that forgives one opening.
+const FORGIVE_AFTER: Duration = Duration::from_secs(60);
+/// Doublings beyond this change nothing: open_max rules long before.
+const OPENINGS_MAX: u32 = 32;
+/// Spread of the open time, so that agents don't probe in step.
+const JITTER: f64 = 0.2;
+/// Results remembered for [`Breaker::recently_clean`].
+const RECENT: u32 = 10;
+
+/// What a result means to the breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// The target is alive.
+    Success,
+    /// Counts in the run and in the ratio.
+    Failure,
+    /// Counts in the ratio only.
+    RatioFailure,
+    /// Fails a probe, and means nothing otherwise.
+    RateLimited,
+    /// Means nothing.
+    Neutral,
+}
+
+/// Why it opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trip {
+    /// So many failures in a row.
+    Consecutive,
+    /// So large a share of failures.
+    Ratio,
+    /// A probe failed.
+    Probe,
+    /// Failures on the way back.
+    Ramp,
+}
+
+impl Trip {
+    /// For people.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Consecutive => "failures in a row",
+            Self::Ratio => "share of failures in the window",
+            Self::Probe => "the probe failed",
+            Self::Ramp => "failures while traffic returned",
+        }
+    }
+}
+
+/// The state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Normal.
+    Closed,
+    /// No traffic until then.
+    Open {
+        /// When a probe is allowed.
+        until: Timestamp,
+        /// Why.
+        trip: Trip,
+    },
+    /// One probe at a time.
+    HalfOpen {
+        /// The running probe's end of lease.
+        probe: Option<Timestamp>,
+        /// Probes that succeeded.
+        successes: u32,
+    },
+    /// A growing share of its weight.
+    Ramping {
+        /// Index into the steps.
+        step: usize,
+        /// When the step began.
+        since: Timestamp,
+        /// Results in this step.
+        results: u32,
+        /// Failures among them.
+        failures: u32,
+    },
+}
+
+/// Whether an attempt may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// With this share of its weight, in percent.
+    Share(u8),
+    /// As the probe.
+    Probe,
+    /// Not before then.
+    Rejected {
+        /// When to ask again.
+        until: Timestamp,
+    },
+}
+
+/// The breaker.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    policy: BreakerPolicy,
+    state: State,
+    epoch: u64,
+    window: Window,
+    consecutive: u32,
+    openings: u32,
+    clean_since: Timestamp,
+    recent: u16,
+}
+
+impl Breaker {
+    /// A closed breaker. `epoch` must be larger than any that results on their way
+    /// may carry.
+    pub fn new(policy: BreakerPolicy, epoch: u64, now: Timestamp) -> Self {
+        Self {
+            policy,
+            state: State::Closed,
+            epoch,
+            window: Window::new(policy.window),
+            consecutive: 0,
+            openings: 0,
+            clean_since: now,
+            recent: 0,
+        }
+    }
+
+    /// Takes other constants; keeps the state.
+    pub fn set_policy(&mut self, policy: BreakerPolicy) {
+        if policy.window != self.policy.window {
+            self.window = Window::new(policy.window);
+        }
+        self.policy = policy;
+    }
+
+    /// The state, with time taken into account.
+    pub fn state(&self, now: Timestamp) -> State {
+        match self.state {
+            State::Open { until, .. } if until <= now => State::HalfOpen { probe: None, successes: 0 },
+            State::HalfOpen { probe: Some(lease), successes } if lease <= now => {
+                State::HalfOpen { probe: None, successes }
+            }
+            State::Ramping { step, since, results, failures } if step_is_over(since, results, failures, now) => {
+                match step + 1 {
+                    next if next < RAMP.len() => {
+                        State::Ramping { step: next, since: now, results: 0, failures: 0 }
+                    }
+                    _ => State::Closed,
+                }
+            }
+            state => state,
+        }
+    }
+
+    /// Whether an attempt may start now.
+    pub fn admission(&self, now: Timestamp) -> Admission {
+        match self.state(now) {
+            State::Closed => Admission::Share(100),
+            State::Ramping { step, .. } => Admission::Share(RAMP[step]),
+            State::Open { until, .. } => Admission::Rejected { until },
+            State::HalfOpen { probe: None, .. } => Admission::Probe,
+            State::HalfOpen { probe: Some(lease), .. } => Admission::Rejected { until: lease },
+        }
+    }
+
+    /// An attempt starts; returns the epoch that its result must carry, and whether
+    /// it is a probe.
+    pub fn begin(&mut self, now: Timestamp) -> (u64, bool) {
+        self.advance(now);
+        if let State::HalfOpen { probe: probe @ None, .. } = &mut self.state {
+            *probe = Some(now + PROBE_LEASE);
+            return (self.epoch, true);
+        }
+        (self.epoch, false)
+    }
+
+    /// A result. `probe` as [`Self::begin`] said. Returns whether the breaker opened.
+    pub fn record(&mut self, now: Timestamp, epoch: u64, probe: bool, sample: Sample, rng: &mut impl Rng) -> bool {
+        self.advance(now);
+        if epoch != self.epoch {
+            return false;
+        }
+        self.remember(sample);
+        match self.state {
+            State::Closed => self.record_closed(now, sample, rng),
+            State::Open { .. } => false,
+            State::HalfOpen { successes, .. } => probe && self.record_probe(now, successes, sample, rng),
+            State::Ramping { step, since, results, failures } => {
+                let (failed, counts) = match sample {
+                    Sample::Success => (0, 1),
+                    Sample::Failure | Sample::RatioFailure => (1, 1),
+                    Sample::RateLimited | Sample::Neutral => (0, 0),
+                };
+                let (results, failures) = (results + counts, failures + failed);
+                self.state = State::Ramping { step, since, results, failures };
+                if failures >= STEP_FAILURES && failures * 2 >= results {
+                    self.open(now, Trip::Ramp, rng);
+                    return true;
+                }
+                false
+            }
+        }
+    }
+
+    /// Openings in a row that set how long it stays open.
+    pub const fn openings(&self) -> u32 {
+        self.openings
+    }
+
+    /// Closed, and no failure among the last ten results.
+    pub fn recently_clean(&self, now: Timestamp) -> bool {
+        self.recent == 0 && matches!(self.state(now), State::Closed)
+    }
+
+    /// Forgets everything but its constants: an operator took over, or gave it back.
+    pub fn reset(&mut self, epoch: u64, now: Timestamp) {
+        *self = Self::new(self.policy, epoch, now);
+    }
+
+    fn remember(&mut self, sample: Sample) {
+        let failed = match sample {
+            Sample::Success => 0,
+            Sample::Failure | Sample::RatioFailure => 1,
+            Sample::RateLimited | Sample::Neutral => return,
+        };
+        self.recent = ((self.recent << 1) | failed) & ((1 << RECENT) - 1);
+    }
+
+    fn record_closed(&mut self, now: Timestamp, sample: Sample, rng: &mut impl Rng) -> bool {
+        match sample {
+            Sample::Success => {
+                self.consecutive = 0;
+                self.window.record(now, false);
+                let forgiven = now.since(self.clean_since).as_nanos() / FORGIVE_AFTER.as_nanos();
+                if forgiven > 0 && self.openings > 0 {
+                    self.openings = self.openings.saturating_sub(forgiven as u32);
+                    self.clean_since = now;
+                }
+            }
+            Sample::Failure | Sample::RatioFailure => {
+                self.clean_since = now;
+                self.window.record(now, true);
+                self.consecutive += u32::from(sample == Sample::Failure);
+                let (failures, total) = self.window.counts(now);
+                if self.consecutive >= self.policy.consecutive_failures {
+                    self.open(now, Trip::Consecutive, rng);
+                    return true;
+                }
+                if total >= self.policy.min_requests
+                    && f64::from(failures) >= self.policy.failure_ratio * f64::from(total)
+                {
+                    self.open(now, Trip::Ratio, rng);
+                    return true;
+                }
+            }
+            Sample::RateLimited | Sample::Neutral => {}
+        }
+        false
+    }
+
+    fn record_probe(&mut self, now: Timestamp, successes: u32, sample: Sample, rng: &mut impl Rng) -> bool {
+        match sample {
+            Sample::Success if successes + 1 >= PROBES_TO_CLOSE => {
+                self.epoch += 1;
+                self.consecutive = 0;
+                self.recent = 0;
+                self.window = Window::new(self.policy.window);
+                self.clean_since = now;
+                self.state = State::Ramping { step: 0, since: now, results: 0, failures: 0 };
+                false
+            }
+            Sample::Success => {
+                self.state = State::HalfOpen { probe: None, successes: successes + 1 };
+                false
+            }
+            Sample::Failure | Sample::RatioFailure | Sample::RateLimited => {
+                self.open(now, Trip::Probe, rng);
+                true
+            }
+            // The client left: the place is free for the next.
+            Sample::Neutral => {
+                self.state = State::HalfOpen { probe: None, successes };
+                false
+            }
+        }
+    }
+
+    fn open(&mut self, now: Timestamp, trip: Trip, rng: &mut impl Rng) {
+        let doubled = self.policy.open_base.as_secs_f64() * math::exp2(f64::from(self.openings));
+        let spread = 1.0 + JITTER * (2.0 * math::unit(rng) - 1.0);
+        let seconds = doubled.min(self.policy.open_max.as_secs_f64()) * spread;
+        self.openings = (self.openings + 1).min(OPENINGS_MAX);
+        self.epoch += 1;
+        self.consecutive = 0;
+        self.state = State::Open { until: now + Duration::from_secs_f64(seconds), trip };
+    }
+
+    /// Carries out what time alone has changed.
+    fn advance(&mut self, now: Timestamp) {
+        let state = self.state(now);
+        if matches!((self.state, state), (State::Open { .. }, State::HalfOpen { .. })) {
+            self.epoch += 1;
+        }
+        self.state = state;
+    }
+}
+
+fn step_is_over(since: Timestamp, results: u32, failures: u32, now: Timestamp) -> bool {
+    let lasted = now.since(since);
+    let clean = failures * 5 < results.max(1);
+    clean && lasted >= STEP_MIN && (results >= STEP_RESULTS || lasted >= STEP_MAX)
+}
+
+/// Share of the weight in percent while ramping at `step`.
+pub fn ramp_percent(step: usize) -> u8 {
+    RAMP.get(step).copied().unwrap_or(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    struct Bench {
+        breaker: Breaker,
+        now: Timestamp,
+        rng: StdRng,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let breaker = Breaker::new(BreakerPolicy::default(), 1, Timestamp::ZERO);
+            Self { breaker, now: Timestamp::ZERO, rng: StdRng::seed_from_u64(1) }
+        }
+
+        fn run(&mut self, sample: Sample) -> bool {
+            let (epoch, probe) = self.breaker.begin(self.now);
+            self.breaker.record(self.now, epoch, probe, sample, &mut self.rng)
+        }
+
+        fn pass(&mut self, millis: u64) {
+            self.now = self.now + Duration::from_millis(millis);
+        }
+
+        fn open(&mut self) {
+            while !self.run(Sample::Failure) {}
+        }
+
+        fn wait_for_probe(&mut self) {
+            while self.breaker.admission(self.now) != Admission::Probe {
+                self.pass(10);
+            }
+        }
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it() {
+        let mut bench = Bench::new();
+        let opened: Vec<bool> = (0..5).map(|_| bench.run(Sample::Failure)).collect();
+        assert_eq!(opened, [false, false, false, false, true]);
+        assert!(matches!(bench.breaker.admission(bench.now), Admission::Rejected { .. }));
+    }
+
+    #[test]
+    fn a_success_between_failures_keeps_it_closed_until_the_ratio_trips() {
+        let mut bench = Bench::new();
+        let mut results = 0;
+        while matches!(bench.breaker.state(bench.now), State::Closed) {
+            bench.run(if results % 2 == 0 { Sample::Success } else { Sample::Failure });
+            results += 1;
+        }
+        assert_eq!(results, 20);
+    }
+
+    #[test]
+    fn rate_limits_and_cancels_never_open_it() {
+        let mut bench = Bench::new();
+        for _ in 0..1_000 {
+            assert!(!bench.run(Sample::RateLimited));
+            assert!(!bench.run(Sample::Neutral));
+        }
+    }
+
+    #[test]
+    fn half_open_lets_one_probe_through_at_a_time() {
+        let mut bench = Bench::new();
+        bench.open();
+        bench.wait_for_probe();
+        let (epoch, probe) = bench.breaker.begin(bench.now);
+        assert!(probe);
+        assert!(matches!(bench.breaker.admission(bench.now), Admission::Rejected { .. }));
+        bench.breaker.record(bench.now, epoch, true, Sample::Success, &mut bench.rng);
+        assert_eq!(bench.breaker.admission(bench.now), Admission::Probe);
+    }
+
+    #[test]
+    fn a_probe_that_never_reports_frees_its_place() {
+        let mut bench = Bench::new();
+        bench.open();
+        bench.wait_for_probe();
+        bench.breaker.begin(bench.now);
+        bench.pass(30_000);
+        assert_eq!(bench.breaker.admission(bench.now), Admission::Probe);
+    }
+
+    #[test]
+    fn a_rate_limited_probe_opens_it_again_for_longer() {
+        let mut bench = Bench::new();
+        bench.open();
+        bench.wait_for_probe();
+        let opened_at = bench.now;
+        assert!(bench.run(Sample::RateLimited));
+        bench.wait_for_probe();
+        let open_for = bench.now.since(opened_at);
+        assert!(open_for >= Duration::from_millis(3_200) && open_for <= Duration::from_millis(4_810));
+    }
+
+    #[test]
+    fn two_probes_close_it_and_the_share_returns_in_steps() {
+        let mut bench = Bench::new();
+        bench.open();
+        bench.wait_for_probe();
+        bench.run(Sample::Success);
+        bench.run(Sample::Success);
+        let mut shares = Vec::new();
+        while shares.last() != Some(&100) {
+            let Admission::Share(share) = bench.breaker.admission(bench.now) else { panic!("shut") };
+            if shares.last() != Some(&share) {
+                shares.push(share);
+            }
+            bench.run(Sample::Success);
+            bench.pass(500);
+        }
+        assert_eq!(shares, [10, 25, 50, 100]);
+    }
+
+    #[test]
+    fn results_of_attempts_from_before_the_trip_are_dropped() {
+        let mut bench = Bench::new();
+        let (old_epoch, _) = bench.breaker.begin(bench.now);
+        bench.open();
+        bench.wait_for_probe();
+        assert!(!bench.breaker.record(bench.now, old_epoch, false, Sample::Failure, &mut bench.rng));
+        assert_eq!(bench.breaker.admission(bench.now), Admission::Probe);
+    }
+
+    #[test]
+    fn clean_minutes_forgive_openings() {
+        let mut bench = Bench::new();
+        bench.open();
+        bench.wait_for_probe();
+        bench.run(Sample::Failure);
+        bench.wait_for_probe();
+        bench.run(Sample::Success);
+        bench.run(Sample::Success);
+        assert_eq!(bench.breaker.openings(), 2);
+        for _ in 0..600 {
+            bench.pass(300);
+            bench.run(Sample::Success);
+        }
+        assert_eq!(bench.breaker.openings(), 0);
+    }
+}

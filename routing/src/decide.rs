@@ -1,0 +1,158 @@
+//! One decision: which targets may take a request, in which order, and why the
+//! others may not.
+
+use alloc::vec::Vec;
+
+use crate::{
+    eligibility::{self, Profile, Unfit},
+    money::NanoUsd,
+    registry::{Binding, Block, Health, Registry},
+    table::{DeploymentIndex, RoutingTable, Strategy, Tier, VirtualModel},
+    time::Timestamp,
+};
+
+/// What a request was decided on: a virtual model with its place in the table, or a
+/// pin.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// The virtual model; for a pin one made up for it.
+    pub model: &'a VirtualModel,
+    /// Its index in the table. None: a pin.
+    pub index: Option<usize>,
+}
+
+/// A target that may take the request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Which.
+    pub deployment: DeploymentIndex,
+    /// Its tier, from 0.
+    pub tier: usize,
+    /// Chance that it is first choice, 0 to 1.
+    pub probability: f64,
+    /// Expected cost, if its price is known.
+    pub expected_cost: Option<NanoUsd>,
+}
+
+/// A target that may not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exclusion {
+    /// Which.
+    pub deployment: DeploymentIndex,
+    /// Its tier, from 0.
+    pub tier: usize,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a target was left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reason {
+    /// It can't serve the request at all.
+    Unfit(Unfit),
+    /// It is not to be used now.
+    Blocked(Block),
+    /// Weight 0 while others are there.
+    ZeroWeight,
+}
+
+/// The decision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// In the order in which they would be tried.
+    pub candidates: Vec<Candidate>,
+    /// The others.
+    pub excluded: Vec<Exclusion>,
+}
+
+/// Decides without taking a turn: the same state gives the same decision.
+pub fn decide(
+    registry: &mut Registry,
+    table: &RoutingTable,
+    binding: &Binding,
+    route: Route<'_>,
+    profile: &Profile,
+    now: Timestamp,
+) -> Decision {
+    let mut decision = Decision::default();
+    for (index, tier) in route.model.tiers.iter().enumerate() {
+        let weights = weigh(registry, table, binding, route.model, tier, profile, now, |target, reason| {
+            decision.excluded.push(Exclusion { deployment: target, tier: index, reason });
+        });
+        let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+        let order = route
+            .index
+            .and_then(|model| registry.rotation(binding, model, index))
+            .map_or_else(|| (0..weights.len()).filter(|at| weights[*at] > 0).collect(), |turns| turns.order(&weights));
+        // Lower tiers are first choice only when nothing above may serve.
+        let first = decision.candidates.is_empty();
+        decision.candidates.extend(order.into_iter().map(|at| {
+            let deployment = tier.targets[at].deployment;
+            let price = table.deployment(deployment).price;
+            Candidate {
+                deployment,
+                tier: index,
+                probability: if first { f64::from(weights[at]) / total as f64 } else { 0.0 },
+                expected_cost: price.map(|price| price.cost(profile.expected_tokens())),
+            }
+        }));
+    }
+    decision
+}
+
+/// The weights of a tier's targets now: configured weight times the share that their
+/// breakers admit; 0 for those that may not be used. Targets of weight 0 come in only
+/// when all others are out.
+#[expect(clippy::too_many_arguments, reason = "each is a separate input of a pure function")]
+pub(crate) fn weigh(
+    registry: &Registry,
+    table: &RoutingTable,
+    binding: &Binding,
+    model: &VirtualModel,
+    tier: &Tier,
+    profile: &Profile,
+    now: Timestamp,
+    mut left_out: impl FnMut(DeploymentIndex, Reason),
+) -> Vec<u32> {
+    let tokens = profile.expected_tokens();
+    let shares: Vec<u8> = tier
+        .targets
+        .iter()
+        .map(|target| {
+            let fit = eligibility::check(table.deployment(target.deployment), &model.constraints, profile, None);
+            if let Err(unfit) = fit {
+                left_out(target.deployment, Reason::Unfit(unfit));
+                return 0;
+            }
+            match registry.health(binding, target.deployment, now, tokens.input + tokens.output) {
+                Health::Ready(share) => share,
+                Health::Blocked(block) => {
+                    left_out(target.deployment, Reason::Blocked(block));
+                    0
+                }
+            }
+        })
+        .collect();
+    let weights = apply_shares(model.strategy, tier, &shares);
+    for (at, weight) in weights.iter().enumerate() {
+        if *weight == 0 && shares[at] > 0 {
+            left_out(tier.targets[at].deployment, Reason::ZeroWeight);
+        }
+    }
+    weights
+}
+
+/// Weight times share for each target; where that leaves nothing, the targets of
+/// weight 0 with equal weights.
+pub(crate) fn apply_shares(strategy: Strategy, tier: &Tier, shares: &[u8]) -> Vec<u32> {
+    let weight = |at: usize| match strategy {
+        // Weight 0 means the same under every strategy.
+        Strategy::RoundRobin => tier.targets[at].weight.min(1),
+        Strategy::Weighted => tier.targets[at].weight,
+    };
+    let weights: Vec<u32> = (0..shares.len()).map(|at| weight(at) * u32::from(shares[at])).collect();
+    if weights.iter().any(|weight| *weight > 0) {
+        return weights;
+    }
+    shares.iter().map(|share| u32::from(*share)).collect()
+}

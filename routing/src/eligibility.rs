@@ -1,0 +1,95 @@
+//! Hard filters: what a deployment must offer for this request, whatever its health.
+
+use crate::{
+    money::{NanoUsd, Tokens},
+    table::{Capabilities, Constraints, Deployment},
+};
+
+/// Output that is expected when the request does not limit it.
+pub const EXPECTED_OUTPUT_TOKENS: u32 = 256;
+
+/// Input is only estimated; a deployment is left out for its window when even half
+/// of the estimate is too long.
+const CONTEXT_DOUBT: u32 = 2;
+
+/// What the decision needs to know of a request. Never its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// What it needs.
+    pub needs: Capabilities,
+    /// Estimated input. 0: unknown.
+    pub input_tokens: u32,
+    /// The limit it sets on the answer.
+    pub max_output_tokens: Option<u32>,
+    /// Answered piece by piece.
+    pub stream: bool,
+    /// Least quality the caller asks for.
+    pub min_quality: Option<f64>,
+    /// Most expected cost the caller accepts.
+    pub max_cost: Option<NanoUsd>,
+}
+
+impl Profile {
+    /// Input and expected output.
+    pub fn expected_tokens(&self) -> Tokens {
+        let output = self.max_output_tokens.unwrap_or(EXPECTED_OUTPUT_TOKENS);
+        Tokens { input: self.input_tokens.into(), cached_input: 0, output: output.into() }
+    }
+}
+
+/// Why a deployment can't serve the request at all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unfit {
+    /// These are missing.
+    Capability(Capabilities),
+    /// The window holds so many tokens.
+    ContextWindow(u32),
+    /// An answer has at most so many tokens.
+    MaxOutputTokens(u32),
+    /// Its quality, if known.
+    Quality(Option<f64>),
+    /// Its expected cost, if known.
+    Cost(Option<NanoUsd>),
+}
+
+/// Checks `deployment`. `window_over`: only declared windows larger than this.
+///
+/// # Errors
+/// The first reason why it can't serve the request.
+pub fn check(
+    deployment: &Deployment,
+    constraints: &Constraints,
+    profile: &Profile,
+    window_over: Option<u32>,
+) -> Result<(), Unfit> {
+    let missing = deployment.capabilities.missing(constraints.require.with(profile.needs));
+    if missing != Capabilities::NONE {
+        return Err(Unfit::Capability(missing));
+    }
+    if let Some(over) = window_over {
+        let window = deployment.context_window.unwrap_or(0);
+        if window <= over {
+            return Err(Unfit::ContextWindow(window));
+        }
+    }
+    if let Some(window) = deployment.context_window.filter(|window| profile.input_tokens / CONTEXT_DOUBT > *window) {
+        return Err(Unfit::ContextWindow(window));
+    }
+    if let (Some(limit), Some(wanted)) = (deployment.max_output_tokens, profile.max_output_tokens)
+        && wanted > limit
+    {
+        return Err(Unfit::MaxOutputTokens(limit));
+    }
+    let least = [constraints.min_quality, profile.min_quality].into_iter().flatten().reduce(f64::max);
+    if least.is_some_and(|least| deployment.quality.is_none_or(|quality| quality < least)) {
+        return Err(Unfit::Quality(deployment.quality));
+    }
+    let most = [constraints.max_cost, profile.max_cost].into_iter().flatten().min();
+    if let Some(most) = most {
+        let cost = deployment.price.map(|price| price.cost(profile.expected_tokens()));
+        if cost.is_none_or(|cost| cost > most) {
+            return Err(Unfit::Cost(cost));
+        }
+    }
+    Ok(())
+}

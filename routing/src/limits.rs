@@ -1,0 +1,87 @@
+//! What one agent sends to a deployment at most: a meter over the last minute.
+
+use alloc::boxed::Box;
+
+use crate::{table::Limits, time::Timestamp};
+
+/// One slot per second: at most one second late to give a share back.
+const SLOTS: u64 = 60;
+const SLOT_NANOS: u64 = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    second: u64,
+    requests: u32,
+    tokens: u64,
+}
+
+/// Attempts and tokens of the last 60 s.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    slots: Box<[Slot; SLOTS as usize]>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { slots: Box::new([Slot::default(); SLOTS as usize]) }
+    }
+}
+
+impl Meter {
+    /// Counts an attempt.
+    pub fn charge(&mut self, now: Timestamp, tokens: u64) {
+        let second = now.as_nanos() / SLOT_NANOS;
+        let slot = &mut self.slots[(second % SLOTS) as usize];
+        if slot.second != second {
+            *slot = Slot { second, ..Slot::default() };
+        }
+        slot.requests += 1;
+        slot.tokens += tokens;
+    }
+
+    /// Whether an attempt of `tokens` fits now. A single attempt larger than the
+    /// whole limit fits when nothing else ran, else it could never be sent.
+    pub fn admits(&self, limits: &Limits, now: Timestamp, tokens: u64) -> bool {
+        let second = now.as_nanos() / SLOT_NANOS;
+        let oldest = second.saturating_sub(SLOTS - 1);
+        let recent = self.slots.iter().filter(|slot| slot.requests > 0 && slot.second >= oldest);
+        let (requests, used) = recent.fold((0, 0), |(requests, used), slot| {
+            (requests + u64::from(slot.requests), used + slot.tokens)
+        });
+        let fits = |limit: Option<u32>, used: u64, more: u64| {
+            limit.is_none_or(|limit| used == 0 || used + more <= u64::from(limit))
+        };
+        fits(limits.requests_per_minute, requests, 1) && fits(limits.tokens_per_minute, used, tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn no_minute_holds_more_than_the_limit() {
+        let limits = Limits { requests_per_minute: Some(3), ..Limits::default() };
+        let mut meter = Meter::default();
+        let start = Timestamp::from_nanos(7 * SLOT_NANOS);
+        for second in [0, 1, 2] {
+            let now = start + Duration::from_secs(second);
+            assert!(meter.admits(&limits, now, 0));
+            meter.charge(now, 0);
+        }
+        assert!(!meter.admits(&limits, start + Duration::from_secs(59), 0));
+        assert!(meter.admits(&limits, start + Duration::from_secs(60), 0));
+    }
+
+    #[test]
+    fn tokens_are_limited_but_one_giant_may_pass_alone() {
+        let limits = Limits { tokens_per_minute: Some(100), ..Limits::default() };
+        let mut meter = Meter::default();
+        assert!(meter.admits(&limits, Timestamp::ZERO, 500));
+        meter.charge(Timestamp::ZERO, 60);
+        assert!(meter.admits(&limits, Timestamp::ZERO, 40));
+        assert!(!meter.admits(&limits, Timestamp::ZERO, 41));
+    }
+}
