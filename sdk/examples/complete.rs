@@ -7,9 +7,7 @@
 
 use std::env;
 
-use trunkline_sdk::{
-    Client, CompleteRequestExt as _, CompleteResponseExt as _, types::CompleteRequest,
-};
+use trunkline_sdk::{Client, CompleteRequestExt as _, CompleteResponseExt as _, types::CompleteRequest};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -23,10 +21,7 @@ async fn main() -> anyhow::Result<()> {
     match client.complete(request).await {
         Ok(answer) => println!("{}: {}", answer.deployment(), answer.text()),
         Err(error) if error.is_retryable() => {
-            anyhow::bail!(
-                "{error}; try again in {:?}",
-                error.retry_after().unwrap_or_default()
-            )
+            anyhow::bail!("{error}; try again in {:?}", error.retry_after().unwrap_or_default())
         }
         Err(error) => return Err(error.into()),
     }

@@ -16,9 +16,7 @@ use trunkline_sdk::{
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let address = env::args()
-        .nth(1)
-        .or_else(|| env::var("TRUNKLINE_ADDRESS").ok());
+    let address = env::args().nth(1).or_else(|| env::var("TRUNKLINE_ADDRESS").ok());
     let address = address.unwrap_or_else(|| "http://127.0.0.1:7700".to_owned());
     let client = Client::connect(address).await?;
 
@@ -32,10 +30,7 @@ async fn main() -> anyhow::Result<()> {
             candidate.probability * 100.0
         );
     }
-    let first = decision
-        .candidates
-        .first()
-        .context("no target can take the request")?;
+    let first = decision.candidates.first().context("no target can take the request")?;
 
     // Here the service calls `first.deployment` and measures.
     client
@@ -44,10 +39,7 @@ async fn main() -> anyhow::Result<()> {
             deployment: first.deployment.clone(),
             outcome: OutcomeClass::Ok.into(),
             status: 200,
-            duration: Some(Duration {
-                seconds: 0,
-                nanos: 420_000_000,
-            }),
+            duration: Some(Duration { seconds: 0, nanos: 420_000_000 }),
             usage: Some(Usage {
                 input_tokens: 12,
                 output_tokens: 34,

@@ -37,10 +37,7 @@ async fn main() -> anyhow::Result<()> {
             }
             Event::Finished(finished) => {
                 let usage = finished.usage.unwrap_or_default();
-                println!(
-                    "\n[{}, {} tokens]",
-                    finished.finish_reason, usage.output_tokens
-                );
+                println!("\n[{}, {} tokens]", finished.finish_reason, usage.output_tokens);
             }
         }
     }

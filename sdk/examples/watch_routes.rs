@@ -18,9 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let address = env::args()
-        .nth(1)
-        .or_else(|| env::var("TRUNKLINE_ADDRESS").ok());
+    let address = env::args().nth(1).or_else(|| env::var("TRUNKLINE_ADDRESS").ok());
     let address = address.unwrap_or_else(|| "http://127.0.0.1:7700".to_owned());
     let client = Client::connect_lazy(address)?;
     loop {

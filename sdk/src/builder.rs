@@ -13,7 +13,7 @@ use tonic::{
 use crate::{Client, Error, directory::Directory};
 
 /// A whole completion, failover included; the default deadline of virtual models.
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
+const DEFAULT_DEADLINE: Duration = Duration::from_mins(1);
 
 /// An agent sits beside its app: slower than this, it is not there.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -87,26 +87,17 @@ impl ClientBuilder {
     pub async fn connect(self) -> Result<Client, Error> {
         let address = self.address.clone();
         let (client, endpoint) = self.build()?;
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| Error::unreachable(&address, &error))?;
+        let channel = endpoint.connect().await.map_err(|error| Error::unreachable(&address, &error))?;
         Ok(client.with_home_channel(channel))
     }
 
     fn build(self) -> Result<(Client, Endpoint), Error> {
-        let dialer = Dialer {
-            connect_timeout: self.connect_timeout,
-            user_agent: self.user_agent,
-        };
+        let dialer = Dialer { connect_timeout: self.connect_timeout, user_agent: self.user_agent };
         let authorization = self.api_key.as_ref().map(bearer).transpose()?;
         let endpoint = dialer.endpoint(&self.address)?;
         let home = endpoint.connect_lazy();
         let directory = Arc::new(Directory::new(dialer));
-        Ok((
-            Client::new(self.address, home, directory, authorization, self.deadline),
-            endpoint,
-        ))
+        Ok((Client::new(self.address, home, directory, authorization, self.deadline), endpoint))
     }
 }
 
@@ -124,14 +115,12 @@ impl fmt::Debug for ClientBuilder {
 
 /// The header value for a key, marked so that no layer prints it.
 fn bearer(key: &SecretString) -> Result<MetadataValue<Ascii>, Error> {
-    let mut value =
-        MetadataValue::try_from(format!("Bearer {}", key.expose_secret())).map_err(|_| {
-            Error::InvalidSetting {
-                setting: "api_key",
-                problem: "it has characters that a header can't carry; use visible ASCII"
-                    .to_owned(),
-            }
-        })?;
+    let mut value = MetadataValue::try_from(format!("Bearer {}", key.expose_secret())).map_err(|_| {
+        Error::InvalidSetting {
+            setting: "api_key",
+            problem: "it has characters that a header can't carry; use visible ASCII".to_owned(),
+        }
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -166,13 +155,10 @@ impl Dialer {
             Some(app) => format!("{app} {own}"),
             None => own.to_owned(),
         };
-        endpoint
-            .user_agent(name)
-            .map_err(|_| Error::InvalidSetting {
-                setting: "user_agent",
-                problem: "it has characters that a header can't carry; use visible ASCII"
-                    .to_owned(),
-            })
+        endpoint.user_agent(name).map_err(|_| Error::InvalidSetting {
+            setting: "user_agent",
+            problem: "it has characters that a header can't carry; use visible ASCII".to_owned(),
+        })
     }
 
     pub(crate) fn dial_lazily(&self, address: &str) -> Result<Channel, Error> {
@@ -194,13 +180,7 @@ mod tests {
 
     #[test]
     fn addresses_without_http_are_refused_with_the_right_form() {
-        for address in [
-            "127.0.0.1:7700",
-            "https://127.0.0.1:7700",
-            "ftp://x",
-            "",
-            "http://a b",
-        ] {
+        for address in ["127.0.0.1:7700", "https://127.0.0.1:7700", "ftp://x", "", "http://a b"] {
             let error = Client::builder(address).build().unwrap_err();
             let text = error.to_string();
             assert!(text.contains("http://host:port"), "{address}: {text}");
@@ -210,17 +190,8 @@ mod tests {
 
     #[test]
     fn a_key_that_no_header_can_carry_is_refused_without_showing_it() {
-        let error = Client::builder("http://127.0.0.1:1")
-            .api_key("bad\nkey")
-            .build()
-            .unwrap_err();
-        assert!(matches!(
-            error,
-            Error::InvalidSetting {
-                setting: "api_key",
-                ..
-            }
-        ));
+        let error = Client::builder("http://127.0.0.1:1").api_key("bad\nkey").build().unwrap_err();
+        assert!(matches!(error, Error::InvalidSetting { setting: "api_key", .. }));
         assert!(!error.to_string().contains("bad"));
     }
 }

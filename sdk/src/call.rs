@@ -15,6 +15,9 @@ use crate::{Error, stream::Messages};
 /// A long answer with many tool calls, with room to spare.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// Stands for a deadline beyond what the clock can hold.
+const NO_DEADLINE: Duration = Duration::from_hours(365 * 24);
+
 /// What all calls of one request share, whichever address they go to.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -25,16 +28,9 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn start(authorization: Option<MetadataValue<Ascii>>, deadline: Duration) -> Self {
-        // A deadline beyond what the clock can hold is no deadline that matters.
         let now = Instant::now();
-        let ends = now
-            .checked_add(deadline)
-            .unwrap_or(now + Duration::from_secs(86_400 * 365));
-        Self {
-            authorization,
-            deadline,
-            ends,
-        }
+        let ends = now.checked_add(deadline).unwrap_or(now + NO_DEADLINE);
+        Self { authorization, deadline, ends }
     }
 
     /// A message with the key and the time that is left.
@@ -48,9 +44,7 @@ impl Call {
     pub(crate) fn request_without_deadline<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(value) = &self.authorization {
-            request
-                .metadata_mut()
-                .insert("authorization", value.clone());
+            request.metadata_mut().insert("authorization", value.clone());
         }
         request
     }
@@ -77,23 +71,15 @@ impl Call {
             let first = rest.message().await?;
             Ok((first, rest))
         });
-        let (first, rest) = started
-            .await?
-            .map_err(|status: Status| Error::from_status(&status, address, self.deadline))?;
-        Ok(Messages::new(
-            first,
-            rest,
-            address.to_owned(),
-            self.deadline,
-        ))
+        let (first, rest) =
+            started.await?.map_err(|status: Status| Error::from_status(&status, address, self.deadline))?;
+        Ok(Messages::new(first, rest, address.to_owned(), self.deadline))
     }
 
     async fn until_deadline<T>(&self, call: impl Future<Output = T>) -> Result<T, Error> {
         tokio::time::timeout_at(self.ends, call)
             .await
-            .map_err(|_| Error::DeadlineExceeded {
-                deadline: self.deadline,
-            })
+            .map_err(|_| Error::DeadlineExceeded { deadline: self.deadline })
     }
 }
 

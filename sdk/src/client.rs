@@ -8,8 +8,8 @@ use tonic::{
 };
 use trunkline_proto::{
     routing::v1::{
-        CompleteRequest, CompleteResponse, ExplainDecisionRequest, ReportOutcomeRequest,
-        RouteRequest, RouteResponse, StreamCompleteRequest, WatchRoutesRequest,
+        CompleteRequest, CompleteResponse, ExplainDecisionRequest, ReportOutcomeRequest, RouteRequest,
+        RouteResponse, StreamCompleteRequest, WatchRoutesRequest,
     },
     types::v1::Decision,
 };
@@ -65,12 +65,7 @@ impl Client {
         authorization: Option<MetadataValue<Ascii>>,
         deadline: Duration,
     ) -> Self {
-        Self {
-            home: Agent { address, channel },
-            directory,
-            authorization,
-            deadline,
-        }
+        Self { home: Agent { address, channel }, directory, authorization, deadline }
     }
 
     pub(crate) fn with_home_channel(mut self, channel: Channel) -> Self {
@@ -81,10 +76,7 @@ impl Client {
     /// A client over the same connections with another deadline.
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self {
-            deadline,
-            ..self.clone()
-        }
+        Self { deadline, ..self.clone() }
     }
 
     /// Decides for one request and tells the order of targets. Nothing is sent to a
@@ -95,8 +87,7 @@ impl Client {
     pub async fn route(&self, request: RouteRequest) -> Result<RouteResponse, Error> {
         let call = self.call();
         let mut stub = stub(&self.home.channel);
-        call.unary(&self.home.address, stub.route(call.request(request)))
-            .await
+        call.unary(&self.home.address, stub.route(call.request(request))).await
     }
 
     /// Sends a chat completion, with failover, and returns the whole answer.
@@ -109,8 +100,7 @@ impl Client {
             let request = request.clone();
             async move {
                 let mut stub = stub(&agent.channel);
-                call.unary(&agent.address, stub.complete(call.request(request)))
-                    .await
+                call.unary(&agent.address, stub.complete(call.request(request))).await
             }
         })
         .await
@@ -121,16 +111,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn stream_complete(
-        &self,
-        request: CompleteRequest,
-    ) -> Result<CompletionStream, Error> {
+    pub async fn stream_complete(&self, request: CompleteRequest) -> Result<CompletionStream, Error> {
         let call = &self.call();
         let messages = self
             .at_an_agent(|agent| {
-                let request = StreamCompleteRequest {
-                    request: Some(request.clone()),
-                };
+                let request = StreamCompleteRequest { request: Some(request.clone()) };
                 async move {
                     let mut stub = stub(&agent.channel);
                     let answer = stub.stream_complete(call.request(request));
@@ -158,13 +143,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]; [`Error::NotFound`] when it is too old.
-    pub async fn explain_decision(
-        &self,
-        decision_id: impl Into<String>,
-    ) -> Result<Decision, Error> {
-        let request = ExplainDecisionRequest {
-            decision_id: decision_id.into(),
-        };
+    pub async fn explain_decision(&self, decision_id: impl Into<String>) -> Result<Decision, Error> {
+        let request = ExplainDecisionRequest { decision_id: decision_id.into() };
         let call = self.call();
         let mut answer = explain(&call, &self.home, request.clone()).await;
         for agent in self.directory.agents() {
@@ -188,17 +168,13 @@ impl Client {
         &self,
         models: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<RouteWatch, Error> {
-        let request = WatchRoutesRequest {
-            models: models.into_iter().map(Into::into).collect(),
-        };
+        let request = WatchRoutesRequest { models: models.into_iter().map(Into::into).collect() };
         let call = self.call();
         let mut stub = stub(&self.home.channel);
         // The deadline is for the first state, and kept on this side only: a server
         // that took it for the whole stream would end the watch.
         let answer = stub.watch_routes(call.request_without_deadline(request));
-        Ok(RouteWatch::new(
-            call.stream(&self.home.address, answer).await?,
-        ))
+        Ok(RouteWatch::new(call.stream(&self.home.address, answer).await?))
     }
 
     fn call(&self) -> Call {
@@ -224,25 +200,17 @@ impl Client {
         };
         let agents = self.directory.learn(&listed)?;
         if agents.is_empty() {
-            return Err(Error::NoAgent {
-                address: self.home.address.clone(),
-            });
+            return Err(Error::NoAgent { address: self.home.address.clone() });
         }
         self.first_reachable(agents, &run).await
     }
 
     /// The answer of the first agent that can be reached, or the last failure.
-    async fn first_reachable<T, F>(
-        &self,
-        agents: Vec<Agent>,
-        run: &impl Fn(Agent) -> F,
-    ) -> Result<T, Error>
+    async fn first_reachable<T, F>(&self, agents: Vec<Agent>, run: &impl Fn(Agent) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut last = Error::NoAgent {
-            address: self.home.address.clone(),
-        };
+        let mut last = Error::NoAgent { address: self.home.address.clone() };
         for agent in agents {
             let address = agent.address.clone();
             match run(agent).await {
@@ -257,11 +225,7 @@ impl Client {
     }
 }
 
-async fn explain(
-    call: &Call,
-    at: &Agent,
-    request: ExplainDecisionRequest,
-) -> Result<Decision, Error> {
+async fn explain(call: &Call, at: &Agent, request: ExplainDecisionRequest) -> Result<Decision, Error> {
     let mut stub = stub(&at.channel);
     let answer = stub.explain_decision(call.request(request));
     let response = call.unary(&at.address, answer).await?;
@@ -276,8 +240,5 @@ fn moves_on(error: &Error) -> bool {
 
 fn agents_in(error: &Error) -> String {
     let metadata = error.rejection().map(|rejection| &rejection.metadata);
-    metadata
-        .and_then(|metadata| metadata.get(AGENTS))
-        .cloned()
-        .unwrap_or_default()
+    metadata.and_then(|metadata| metadata.get(AGENTS)).cloned().unwrap_or_default()
 }

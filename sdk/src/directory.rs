@@ -27,10 +27,7 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub(crate) fn new(dialer: Dialer) -> Self {
-        Self {
-            dialer,
-            agents: Mutex::new(Vec::new()),
-        }
+        Self { dialer, agents: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn agents(&self) -> Vec<Agent> {
@@ -42,16 +39,10 @@ impl Directory {
     pub(crate) fn learn(&self, listed: &str) -> Result<Vec<Agent>, Error> {
         let mut agents = Vec::new();
         let mut first_error = None;
-        let addresses = listed
-            .split(',')
-            .map(str::trim)
-            .filter(|address| !address.is_empty());
+        let addresses = listed.split(',').map(str::trim).filter(|address| !address.is_empty());
         for address in addresses.take(AGENTS_MAX) {
             match self.dialer.dial_lazily(address) {
-                Ok(channel) => agents.push(Agent {
-                    address: address.to_owned(),
-                    channel,
-                }),
+                Ok(channel) => agents.push(Agent { address: address.to_owned(), channel }),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }

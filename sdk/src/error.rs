@@ -137,8 +137,7 @@ impl Error {
 
     /// The stable, machine-readable reason, when the server gave one.
     pub fn reason(&self) -> Option<&str> {
-        self.rejection()
-            .and_then(|rejection| rejection.reason.as_deref())
+        self.rejection().and_then(|rejection| rejection.reason.as_deref())
     }
 
     /// The gRPC code that names the failure best.
@@ -188,19 +187,14 @@ impl Error {
         // What a server says has no source; what the transport says has one.
         if let Some(source) = status.source() {
             let problem = innermost(source).to_string();
-            return Self::Interrupted {
-                address: address.to_owned(),
-                problem,
-            };
+            return Self::Interrupted { address: address.to_owned(), problem };
         }
         let rejection = Box::new(Rejection::from_status(status));
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Self::InvalidRequest(rejection),
             Code::NotFound => Self::NotFound(rejection),
             Code::Unauthenticated | Code::PermissionDenied => Self::Denied(rejection),
-            Code::FailedPrecondition | Code::Aborted | Code::AlreadyExists => {
-                Self::Refused(rejection)
-            }
+            Code::FailedPrecondition | Code::Aborted | Code::AlreadyExists => Self::Refused(rejection),
             Code::ResourceExhausted => Self::Exhausted(rejection),
             Code::Unavailable => Self::Unavailable(rejection),
             Code::DeadlineExceeded => Self::DeadlineExceeded { deadline },
@@ -219,10 +213,7 @@ impl Error {
         while let Some(source) = innermost.source() {
             innermost = source;
         }
-        Self::Unreachable {
-            address: address.to_owned(),
-            problem: innermost.to_string(),
-        }
+        Self::Unreachable { address: address.to_owned(), problem: innermost.to_string() }
     }
 }
 
@@ -301,45 +292,27 @@ mod tests {
         details
             .set_error_info("NO_ELIGIBLE_TARGET", "trunkline", HashMap::new())
             .set_retry_info(Some(Duration::from_secs(2)));
-        let error = error(&Status::with_error_details(
-            Code::Unavailable,
-            "no target",
-            details,
-        ));
+        let error = error(&Status::with_error_details(Code::Unavailable, "no target", details));
         assert!(matches!(error, Error::Unavailable(_)));
         assert!(error.is_retryable());
         assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
         assert_eq!(error.reason(), Some("NO_ELIGIBLE_TARGET"));
         assert_eq!(error.code(), Code::Unavailable);
-        assert_eq!(
-            error.to_string(),
-            "unavailable: no target (NO_ELIGIBLE_TARGET)"
-        );
+        assert_eq!(error.to_string(), "unavailable: no target (NO_ELIGIBLE_TARGET)");
     }
 
     #[test]
     fn wrong_fields_are_named() {
         let details = ErrorDetails::with_bad_request_violation("messages", "at least one");
-        let error = error(&Status::with_error_details(
-            Code::InvalidArgument,
-            "bad",
-            details,
-        ));
-        assert_eq!(
-            error.to_string(),
-            "invalid request: bad; messages: at least one"
-        );
+        let error = error(&Status::with_error_details(Code::InvalidArgument, "bad", details));
+        assert_eq!(error.to_string(), "invalid request: bad; messages: at least one");
         assert!(!error.is_retryable());
     }
 
     #[test]
     fn only_what_may_pass_later_is_retryable() {
         let check = |code: Code, expected: bool| {
-            assert_eq!(
-                error(&Status::new(code, "x")).is_retryable(),
-                expected,
-                "{code:?}"
-            );
+            assert_eq!(error(&Status::new(code, "x")).is_retryable(), expected, "{code:?}");
         };
         check(Code::Unavailable, true);
         for code in [

@@ -38,13 +38,13 @@ pub mod types {
     pub use trunkline_proto::{
         routing::v1::{
             CompleteRequest, CompleteResponse, ContentPart, Delta, ExplainDecisionRequest,
-            ExplainDecisionResponse, Finished, Message, ReportOutcomeRequest, RouteRequest,
-            RouteResponse, RouteState, Started, TargetState, Tool, ToolCall, WatchRoutesRequest,
-            WatchRoutesResponse, content_part::Part, stream_complete_response::Event,
+            ExplainDecisionResponse, Finished, Message, ReportOutcomeRequest, RouteRequest, RouteResponse,
+            RouteState, Started, TargetState, Tool, ToolCall, WatchRoutesRequest, WatchRoutesResponse,
+            content_part::Part, stream_complete_response::Event,
         },
         types::v1::{
-            Attempt, BreakerState, Candidate, CostSource, Decision, Exclusion, ExclusionReason,
-            OutcomeClass, Strategy, Usage, Version,
+            Attempt, BreakerState, Candidate, CostSource, Decision, Exclusion, ExclusionReason, OutcomeClass,
+            Strategy, Usage, Version,
         },
     };
 }

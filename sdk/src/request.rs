@@ -29,11 +29,7 @@ pub trait CompleteRequestExt: Sized {
 
 impl CompleteRequestExt for CompleteRequest {
     fn user(model: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            model: model.into(),
-            ..Self::default()
-        }
-        .message("user", text)
+        Self { model: model.into(), ..Self::default() }.message("user", text)
     }
 
     fn message(mut self, role: impl Into<String>, text: impl Into<String>) -> Self {
@@ -42,8 +38,7 @@ impl CompleteRequestExt for CompleteRequest {
     }
 
     fn system(mut self, text: impl Into<String>) -> Self {
-        self.messages
-            .insert(0, text_message("system".to_owned(), text.into()));
+        self.messages.insert(0, text_message("system".to_owned(), text.into()));
         self
     }
 
@@ -69,11 +64,7 @@ impl CompleteRequestExt for CompleteRequest {
 }
 
 fn text_message(role: String, content: String) -> Message {
-    Message {
-        role,
-        content,
-        ..Message::default()
-    }
+    Message { role, content, ..Message::default() }
 }
 
 /// Writes a [`RouteRequest`].
@@ -85,10 +76,7 @@ pub trait RouteRequestExt: Sized {
 
 impl RouteRequestExt for RouteRequest {
     fn model(model: impl Into<String>) -> Self {
-        Self {
-            model: model.into(),
-            ..Self::default()
-        }
+        Self { model: model.into(), ..Self::default() }
     }
 }
 
@@ -102,15 +90,11 @@ pub trait CompleteResponseExt {
 
 impl CompleteResponseExt for CompleteResponse {
     fn text(&self) -> &str {
-        self.message
-            .as_ref()
-            .map_or("", |message| message.content.as_str())
+        self.message.as_ref().map_or("", |message| message.content.as_str())
     }
 
     fn deployment(&self) -> &str {
-        self.decision
-            .as_ref()
-            .map_or("", |decision| decision.chosen.as_str())
+        self.decision.as_ref().map_or("", |decision| decision.chosen.as_str())
     }
 }
 
@@ -124,11 +108,7 @@ mod tests {
             .message("assistant", "hi")
             .message("user", "bye")
             .system("be short");
-        let roles: Vec<_> = request
-            .messages
-            .iter()
-            .map(|message| message.role.as_str())
-            .collect();
+        let roles: Vec<_> = request.messages.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "user"]);
         assert_eq!(request.model, "chat");
     }

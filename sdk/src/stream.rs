@@ -26,10 +26,7 @@ pub struct CompletionStream {
 
 impl CompletionStream {
     pub(crate) fn new(messages: Messages<StreamCompleteResponse>) -> Self {
-        Self {
-            messages,
-            finished: false,
-        }
+        Self { messages, finished: false }
     }
 
     /// The next event; `None` after the last one.
@@ -98,20 +95,10 @@ pub(crate) struct Messages<T> {
 }
 
 impl<T> Messages<T> {
-    pub(crate) fn new(
-        first: Option<T>,
-        rest: Streaming<T>,
-        address: String,
-        deadline: Duration,
-    ) -> Self {
+    pub(crate) fn new(first: Option<T>, rest: Streaming<T>, address: String, deadline: Duration) -> Self {
         // A stream that ended without a first message must not be polled again.
         let rest = first.is_some().then_some(rest);
-        Self {
-            first,
-            rest,
-            address,
-            deadline,
-        }
+        Self { first, rest, address, deadline }
     }
 }
 
@@ -119,10 +106,7 @@ impl<T> Messages<T> {
     /// For a stream that ended too early, though in order.
     fn broke_off(&self) -> Error {
         let problem = "the stream ended without 'finished'".to_owned();
-        Error::Interrupted {
-            address: self.address.clone(),
-            problem,
-        }
+        Error::Interrupted { address: self.address.clone(), problem }
     }
 }
 
@@ -141,11 +125,7 @@ impl<T> Stream for Messages<T> {
         };
         let item = match std::task::ready!(rest.poll_next_unpin(cx)) {
             Some(Ok(message)) => return Poll::Ready(Some(Ok(message))),
-            Some(Err(status)) => Some(Err(Error::from_status(
-                &status,
-                &self.address,
-                self.deadline,
-            ))),
+            Some(Err(status)) => Some(Err(Error::from_status(&status, &self.address, self.deadline))),
             None => None,
         };
         self.rest = None;

@@ -1,16 +1,15 @@
 //! Deadlines, cancelling, the ends of streams, and what calls carry.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{Behaviour, Fake, PATIENCE};
 use tokio::time::timeout;
 use tonic::Status;
 use trunkline_sdk::{
     Client, Code, CompleteRequestExt as _, Error, RouteRequestExt as _,
     types::{CompleteRequest, Delta, Event, Finished, ReportOutcomeRequest, RouteRequest, Started},
 };
+
+use crate::fake::{Behaviour, Fake, PATIENCE};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -19,10 +18,7 @@ fn hello() -> CompleteRequest {
 }
 
 fn delta(content: &str) -> Event {
-    Event::Delta(Delta {
-        content: content.to_owned(),
-        ..Delta::default()
-    })
+    Event::Delta(Delta { content: content.to_owned(), ..Delta::default() })
 }
 
 fn whole_answer() -> Vec<Event> {
@@ -30,10 +26,7 @@ fn whole_answer() -> Vec<Event> {
         Event::Started(Started::default()),
         delta("hel"),
         delta("lo"),
-        Event::Finished(Finished {
-            finish_reason: "stop".to_owned(),
-            ..Finished::default()
-        }),
+        Event::Finished(Finished { finish_reason: "stop".to_owned(), ..Finished::default() }),
     ]
 }
 
@@ -52,42 +45,21 @@ async fn calls_carry_key_deadline_and_user_agent() {
     client.route(RouteRequest::model("chat")).await.unwrap();
     let headers = server.calls.recv().await.unwrap().headers;
     assert_eq!(headers["authorization"], "Bearer sk-secret");
-    assert!(
-        headers["user-agent"].starts_with("billing/2 trunkline-sdk/"),
-        "{headers:?}"
-    );
+    assert!(headers["user-agent"].starts_with("billing/2 trunkline-sdk/"), "{headers:?}");
     assert!(headers.contains_key("grpc-timeout"), "{headers:?}");
 
-    client
-        .report_outcome(ReportOutcomeRequest::default())
-        .await
-        .unwrap();
-    assert_eq!(
-        server.calls.recv().await.unwrap().headers["authorization"],
-        "Bearer sk-secret"
-    );
+    client.report_outcome(ReportOutcomeRequest::default()).await.unwrap();
+    assert_eq!(server.calls.recv().await.unwrap().headers["authorization"], "Bearer sk-secret");
 }
 
 #[tokio::test]
 async fn silent_server_ends_in_the_deadline() {
     let server = Fake::start(Behaviour::Silent).await;
-    let client = Client::connect(&server.address)
-        .await
-        .unwrap()
-        .with_deadline(SHORT);
+    let client = Client::connect(&server.address).await.unwrap().with_deadline(SHORT);
 
-    let error = timeout(PATIENCE, client.complete(hello()))
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert!(
-        matches!(error, Error::DeadlineExceeded { deadline } if deadline == SHORT),
-        "{error}"
-    );
-    let error = timeout(PATIENCE, client.stream_complete(hello()))
-        .await
-        .unwrap()
-        .unwrap_err();
+    let error = timeout(PATIENCE, client.complete(hello())).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::DeadlineExceeded { deadline } if deadline == SHORT), "{error}");
+    let error = timeout(PATIENCE, client.stream_complete(hello())).await.unwrap().unwrap_err();
     assert_eq!(error.code(), Code::DeadlineExceeded);
     assert!(!error.is_retryable());
 }
@@ -95,10 +67,7 @@ async fn silent_server_ends_in_the_deadline() {
 #[tokio::test]
 async fn deadline_does_not_cut_a_stream_that_has_begun() {
     let server = Fake::start(Behaviour::Hang).await;
-    let client = Client::connect(&server.address)
-        .await
-        .unwrap()
-        .with_deadline(SHORT);
+    let client = Client::connect(&server.address).await.unwrap().with_deadline(SHORT);
 
     let mut events = client.stream_complete(hello()).await.unwrap();
     assert!(matches!(events.next().await, Some(Ok(Event::Started(_)))));
@@ -108,10 +77,7 @@ async fn deadline_does_not_cut_a_stream_that_has_begun() {
 
 #[tokio::test]
 async fn stream_ends_cleanly_after_finished() {
-    let behaviour = Behaviour::Answer {
-        events: whole_answer(),
-        then: None,
-    };
+    let behaviour = Behaviour::Answer { events: whole_answer(), then: None };
     let server = Fake::start(behaviour).await;
     let client = Client::connect(&server.address).await.unwrap();
 
@@ -127,10 +93,7 @@ async fn stream_ends_cleanly_after_finished() {
 #[tokio::test]
 async fn failure_after_deltas_is_the_last_item() {
     let then = Some(Status::unavailable("provider broke off"));
-    let behaviour = Behaviour::Answer {
-        events: vec![delta("hel")],
-        then,
-    };
+    let behaviour = Behaviour::Answer { events: vec![delta("hel")], then };
     let server = Fake::start(behaviour).await;
     let client = Client::connect(&server.address).await.unwrap();
 
@@ -143,19 +106,13 @@ async fn failure_after_deltas_is_the_last_item() {
 
 #[tokio::test]
 async fn stream_without_finished_is_an_error_not_an_answer() {
-    let behaviour = Behaviour::Answer {
-        events: vec![delta("hel")],
-        then: None,
-    };
+    let behaviour = Behaviour::Answer { events: vec![delta("hel")], then: None };
     let server = Fake::start(behaviour).await;
     let client = Client::connect(&server.address).await.unwrap();
 
     let mut events = client.stream_complete(hello()).await.unwrap();
     assert!(events.next().await.unwrap().is_ok());
-    assert!(matches!(
-        events.next().await,
-        Some(Err(Error::Interrupted { .. }))
-    ));
+    assert!(matches!(events.next().await, Some(Err(Error::Interrupted { .. }))));
     assert!(events.next().await.is_none());
 }
 
@@ -167,10 +124,7 @@ async fn dropping_a_stream_cancels_it_at_the_server() {
     let events = client.stream_complete(hello()).await.unwrap();
     assert!(server.ended_streams.try_recv().is_err());
     drop(events);
-    timeout(PATIENCE, server.ended_streams.recv())
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(PATIENCE, server.ended_streams.recv()).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -180,15 +134,7 @@ async fn watch_ends_when_the_server_ends_it() {
 
     let mut states = client.watch_routes(["chat"]).await.unwrap();
     // A server that applied it to the whole stream would end the watch.
-    assert!(
-        !server
-            .calls
-            .recv()
-            .await
-            .unwrap()
-            .headers
-            .contains_key("grpc-timeout")
-    );
+    assert!(!server.calls.recv().await.unwrap().headers.contains_key("grpc-timeout"));
     assert!(states.next().await.unwrap().is_ok());
     assert!(states.next().await.unwrap().is_ok());
     assert!(states.next().await.is_none());

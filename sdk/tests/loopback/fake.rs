@@ -1,5 +1,7 @@
 //! A routing service on loopback whose answers a test chooses.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so")]
+
 use std::{
     collections::HashMap,
     pin::Pin,
@@ -21,9 +23,9 @@ use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use trunkline_proto::{
     routing::v1::{
-        CompleteRequest, CompleteResponse, ExplainDecisionRequest, ExplainDecisionResponse,
-        Message, ReportOutcomeRequest, ReportOutcomeResponse, RouteRequest, RouteResponse,
-        StreamCompleteRequest, StreamCompleteResponse, WatchRoutesRequest, WatchRoutesResponse,
+        CompleteRequest, CompleteResponse, ExplainDecisionRequest, ExplainDecisionResponse, Message,
+        ReportOutcomeRequest, ReportOutcomeResponse, RouteRequest, RouteResponse, StreamCompleteRequest,
+        StreamCompleteResponse, WatchRoutesRequest, WatchRoutesResponse,
         routing_service_server::{RoutingService, RoutingServiceServer},
         stream_complete_response::Event,
     },
@@ -31,16 +33,13 @@ use trunkline_proto::{
 };
 
 /// Far beyond what loopback needs; a test that waits so long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the fake does when asked for a completion.
 #[derive(Clone)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// Answers with these events and this status, if any; a unary call with its name.
-    Answer {
-        events: Vec<Event>,
-        then: Option<Status>,
-    },
+    Answer { events: Vec<Event>, then: Option<Status> },
     /// Sends the first event, then nothing.
     Hang,
     /// Never answers.
@@ -52,48 +51,36 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    pub fn answer() -> Self {
-        Self::Answer {
-            events: Vec::new(),
-            then: None,
-        }
+    pub(crate) fn answer() -> Self {
+        Self::Answer { events: Vec::new(), then: None }
     }
 }
 
 /// What a call carried.
 #[derive(Debug)]
-pub struct Seen {
-    pub headers: HashMap<String, String>,
+pub(crate) struct Seen {
+    pub(crate) headers: HashMap<String, String>,
 }
 
 /// A running fake. Dropping it closes its port.
-pub struct Fake {
-    pub address: String,
+pub(crate) struct Fake {
+    pub(crate) address: String,
     /// One item per completion asked for.
-    pub calls: mpsc::Receiver<Seen>,
+    pub(crate) calls: mpsc::Receiver<Seen>,
     /// One item per stream that was dropped, however it ended.
-    pub ended_streams: mpsc::Receiver<()>,
+    pub(crate) ended_streams: mpsc::Receiver<()>,
     /// Its own, so that stopping it closes its connections too.
     runtime: Option<Runtime>,
 }
 
 impl Fake {
-    pub async fn start(behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (calls_in, calls) = mpsc::channel(64);
         let (ended_in, ended_streams) = mpsc::channel(64);
-        let service = Service {
-            name: address.clone(),
-            behaviour,
-            calls: calls_in,
-            ended: ended_in,
-        };
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let service = Service { name: address.clone(), behaviour, calls: calls_in, ended: ended_in };
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = listener.into_std().unwrap();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
@@ -103,24 +90,17 @@ impl Fake {
                 .await
                 .unwrap();
         });
-        Self {
-            address,
-            calls,
-            ended_streams,
-            runtime: Some(runtime),
-        }
+        Self { address, calls, ended_streams, runtime: Some(runtime) }
     }
 
     /// Closes the port and every connection.
-    pub async fn stop(mut self) -> String {
+    pub(crate) async fn stop(mut self) -> String {
         let runtime = self.runtime.take().unwrap();
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
-            .await
-            .unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await.unwrap();
         self.address.clone()
     }
 
-    pub fn calls_so_far(&mut self) -> usize {
+    pub(crate) fn calls_so_far(&mut self) -> usize {
         let mut count = 0;
         while self.calls.try_recv().is_ok() {
             count += 1;
@@ -138,7 +118,7 @@ impl Drop for Fake {
 }
 
 /// AGENT_REQUIRED, as the control plane says it.
-pub fn agent_required(agents: &str) -> Status {
+pub(crate) fn agent_required(agents: &str) -> Status {
     let metadata = HashMap::from([("agents".to_owned(), agents.to_owned())]);
     let details = ErrorDetails::with_error_info("AGENT_REQUIRED", "trunkline", metadata);
     Status::with_error_details(Code::FailedPrecondition, "ask an agent", details)
@@ -171,10 +151,7 @@ impl Service {
     }
 
     fn decision(&self) -> Decision {
-        Decision {
-            chosen: self.name.clone(),
-            ..Decision::default()
-        }
+        Decision { chosen: self.name.clone(), ..Decision::default() }
     }
 }
 
@@ -185,15 +162,9 @@ impl RoutingService for Service {
     type StreamCompleteStream = Boxed<StreamCompleteResponse>;
     type WatchRoutesStream = Boxed<WatchRoutesResponse>;
 
-    async fn route(
-        &self,
-        request: Request<RouteRequest>,
-    ) -> Result<Response<RouteResponse>, Status> {
+    async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
         self.see(&request);
-        Ok(Response::new(RouteResponse {
-            decision: Some(self.decision()),
-            valid_for: None,
-        }))
+        Ok(Response::new(RouteResponse { decision: Some(self.decision()), valid_for: None }))
     }
 
     async fn complete(
@@ -202,10 +173,7 @@ impl RoutingService for Service {
     ) -> Result<Response<CompleteResponse>, Status> {
         self.see(&request);
         self.refuse_if_told().await?;
-        let message = Message {
-            content: self.name.clone(),
-            ..Message::default()
-        };
+        let message = Message { content: self.name.clone(), ..Message::default() };
         Ok(Response::new(CompleteResponse {
             message: Some(message),
             decision: Some(self.decision()),
@@ -221,23 +189,19 @@ impl RoutingService for Service {
         self.refuse_if_told().await?;
         let (sender, receiver) = mpsc::channel(64);
         let response = |event| StreamCompleteResponse { event: Some(event) };
-        match self.behaviour.clone() {
-            Behaviour::Answer { events, then } => {
-                for event in events {
-                    sender.try_send(Ok(response(event))).unwrap();
-                }
-                if let Some(status) = then {
-                    sender.try_send(Err(status)).unwrap();
-                }
+        if let Behaviour::Answer { events, then } = self.behaviour.clone() {
+            for event in events {
+                sender.try_send(Ok(response(event))).unwrap();
             }
-            _ => {
-                let started = Event::Started(trunkline_proto::routing::v1::Started {
-                    decision: Some(self.decision()),
-                });
-                sender.try_send(Ok(response(started))).unwrap();
-                // Keeps the stream open until the client leaves.
-                tokio::spawn(async move { sender.closed().await });
+            if let Some(status) = then {
+                sender.try_send(Err(status)).unwrap();
             }
+        } else {
+            let started =
+                Event::Started(trunkline_proto::routing::v1::Started { decision: Some(self.decision()) });
+            sender.try_send(Ok(response(started))).unwrap();
+            // Keeps the stream open until the client leaves.
+            tokio::spawn(async move { sender.closed().await });
         }
         let guard = Guard(self.ended.clone());
         let stream = ReceiverStream::new(receiver).map(move |item| {
@@ -263,9 +227,7 @@ impl RoutingService for Service {
         if matches!(self.behaviour, Behaviour::Redirect(_)) {
             return Err(Status::not_found("no such decision"));
         }
-        Ok(Response::new(ExplainDecisionResponse {
-            decision: Some(self.decision()),
-        }))
+        Ok(Response::new(ExplainDecisionResponse { decision: Some(self.decision()) }))
     }
 
     async fn watch_routes(
@@ -273,10 +235,7 @@ impl RoutingService for Service {
         request: Request<WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
         self.see(&request);
-        let states = [
-            WatchRoutesResponse::default(),
-            WatchRoutesResponse::default(),
-        ];
+        let states = [WatchRoutesResponse::default(), WatchRoutesResponse::default()];
         Ok(Response::new(Box::pin(tokio_stream::iter(states.map(Ok)))))
     }
 }

@@ -1,21 +1,19 @@
 //! A client of the control plane is led to agents, and back when they are gone.
 
-mod support;
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so")]
 
 use std::sync::{Arc, Mutex};
 
-use support::{Behaviour, Fake};
 use tonic::Status;
 use trunkline_sdk::{
     Client, CompleteRequestExt as _, CompleteResponseExt as _, Error, types::CompleteRequest,
 };
 
+use crate::fake::{Behaviour, Fake};
+
 async fn control_plane(agents: &str) -> (Fake, Arc<Mutex<String>>) {
     let listed = Arc::new(Mutex::new(agents.to_owned()));
-    (
-        Fake::start(Behaviour::Redirect(Arc::clone(&listed))).await,
-        listed,
-    )
+    (Fake::start(Behaviour::Redirect(Arc::clone(&listed))).await, listed)
 }
 
 /// An address at which nothing listens any more.
@@ -24,12 +22,7 @@ async fn closed_port() -> String {
 }
 
 async fn who_answers(client: &Client) -> String {
-    client
-        .complete(CompleteRequest::user("chat", "hello"))
-        .await
-        .unwrap()
-        .text()
-        .to_owned()
+    client.complete(CompleteRequest::user("chat", "hello")).await.unwrap().text().to_owned()
 }
 
 #[tokio::test]
@@ -67,13 +60,9 @@ async fn control_plane_is_asked_again_when_no_known_agent_is_reachable() {
     first.stop().await;
 
     // The connection may die under the first call, which must not be sent twice.
-    let mut answer = client
-        .complete(CompleteRequest::user("chat", "hello"))
-        .await;
+    let mut answer = client.complete(CompleteRequest::user("chat", "hello")).await;
     if matches!(&answer, Err(Error::Interrupted { .. })) {
-        answer = client
-            .complete(CompleteRequest::user("chat", "hello"))
-            .await;
+        answer = client.complete(CompleteRequest::user("chat", "hello")).await;
     }
     assert_eq!(answer.unwrap().text(), second.address);
     assert_eq!(home.calls_so_far(), 2);
@@ -87,10 +76,7 @@ async fn refusal_by_an_agent_is_the_answer_and_moves_nowhere() {
     let (home, _) = control_plane(&format!("{},{}", refusing.address, other.address)).await;
     let client = Client::connect(&home.address).await.unwrap();
 
-    let error = client
-        .complete(CompleteRequest::user("chat", "hello"))
-        .await
-        .unwrap_err();
+    let error = client.complete(CompleteRequest::user("chat", "hello")).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable(_)), "{error}");
     assert_eq!(other.calls_so_far(), 0);
 }
@@ -100,10 +86,7 @@ async fn no_agent_at_all_is_said_plainly() {
     let (home, _) = control_plane("").await;
     let client = Client::connect(&home.address).await.unwrap();
 
-    let error = client
-        .complete(CompleteRequest::user("chat", "hello"))
-        .await
-        .unwrap_err();
+    let error = client.complete(CompleteRequest::user("chat", "hello")).await.unwrap_err();
     assert!(matches!(error, Error::NoAgent { .. }), "{error}");
     assert!(error.is_retryable());
 }
@@ -115,10 +98,7 @@ async fn control_planes_that_name_each_other_end_in_an_error() {
     listed.lock().unwrap().clone_from(&second.address);
     let client = Client::connect(&first.address).await.unwrap();
 
-    let error = client
-        .complete(CompleteRequest::user("chat", "hello"))
-        .await
-        .unwrap_err();
+    let error = client.complete(CompleteRequest::user("chat", "hello")).await.unwrap_err();
     assert_eq!(error.reason(), Some("AGENT_REQUIRED"));
 }
 
@@ -128,10 +108,7 @@ async fn streams_are_led_to_agents_too() {
     let (home, _) = control_plane(&agent.address).await;
     let client = Client::connect(&home.address).await.unwrap();
 
-    let mut events = client
-        .stream_complete(CompleteRequest::user("chat", "hi"))
-        .await
-        .unwrap();
+    let mut events = client.stream_complete(CompleteRequest::user("chat", "hi")).await.unwrap();
     assert!(events.next().await.unwrap().is_ok());
 }
 
@@ -140,14 +117,8 @@ async fn decision_made_at_an_agent_is_explained_there() {
     let agent = Fake::start(Behaviour::answer()).await;
     let (home, _) = control_plane(&agent.address).await;
     let client = Client::connect(&home.address).await.unwrap();
-    assert!(matches!(
-        client.explain_decision("d").await,
-        Err(Error::NotFound(_))
-    ));
+    assert!(matches!(client.explain_decision("d").await, Err(Error::NotFound(_))));
 
     who_answers(&client).await;
-    assert_eq!(
-        client.explain_decision("d").await.unwrap().chosen,
-        agent.address
-    );
+    assert_eq!(client.explain_decision("d").await.unwrap().chosen, agent.address);
 }

@@ -1,0 +1,5 @@
+//! The client against a routing service on loopback.
+
+mod calls;
+mod fake;
+mod redirect;
