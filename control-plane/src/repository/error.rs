@@ -1,0 +1,125 @@
+//! What can go wrong with the repository, by what the caller does about it.
+
+use std::path::PathBuf;
+
+use trunkline_proto::problems::Problems;
+
+use crate::store::StoreError;
+use crate::store::journal::JournalError;
+
+/// Why the repository does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "the data directory {} is in use by another control plane; stop that one or name another directory",
+        directory.display()
+    )]
+    InUse {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// The journal is not what was written.
+    #[error(
+        "the journal is damaged: {} at byte {offset}: {cause}; restore the file from a backup",
+        file.display()
+    )]
+    Damaged {
+        /// The segment.
+        file: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// How it shows.
+        cause: String,
+    },
+    /// Commits that were acknowledged are gone.
+    #[error(
+        "the journal {} ends at record {journal}, but record {seen} was acknowledged before: restore the journal from a backup, or move {} away to go on without what is lost",
+        directory.display(),
+        view.display()
+    )]
+    RolledBack {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// The view's directory.
+        view: PathBuf,
+        /// The journal's last record.
+        journal: u64,
+        /// The last record that the view knows of.
+        seen: u64,
+    },
+    /// The stored configuration does not pass the checks of this program.
+    #[error("the stored configuration of revision {revision} is refused by this version: {problems}")]
+    Refused {
+        /// Its revision.
+        revision: u64,
+        /// What is wrong.
+        problems: Problems,
+    },
+    /// The file system said no.
+    #[error("{action} {}: {cause}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        #[source]
+        cause: std::io::Error,
+    },
+}
+
+/// Why a write did not happen.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// It was computed from a state that is not the newest.
+    #[error("the configuration changed meanwhile and is at revision {current}; read it again")]
+    Conflict {
+        /// The revision now.
+        current: u64,
+    },
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Invalid(Problems),
+    /// More than is possible.
+    #[error("{what}: at most {max} are possible")]
+    TooMuch {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        max: u64,
+    },
+    /// Nothing can be written until an operator helps.
+    #[error("the store is read-only: {reason}")]
+    ReadOnly {
+        /// Why and what helps.
+        reason: String,
+    },
+    /// The control plane is stopping. Whether the write happened is unknown.
+    #[error("the store is closing; whether the write happened is unknown")]
+    Unavailable,
+}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::TooLarge { .. } => {
+                Self::TooMuch { what: "bytes of a value", max: crate::store::VALUE_BYTES_MAX as u64 }
+            }
+            StoreError::ReadOnly { reason } | StoreError::Damaged { reason } => Self::ReadOnly { reason },
+            StoreError::Conflict => {
+                Self::ReadOnly { reason: "another writer has taken the store over".into() }
+            }
+            StoreError::Io(cause) => Self::ReadOnly { reason: cause.to_string() },
+        }
+    }
+}
+
+impl From<JournalError> for OpenError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Damaged { file, offset, cause } => Self::Damaged { file, offset, cause },
+            JournalError::Io { action, path, cause } => Self::Io { action, path, cause },
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The repository: the control plane's durable state behind one door. gRPC services
+//! read it without waiting; writes queue up for one thread that persists, publishes,
+//! then acknowledges.
+//!
+//! ```text
+//! services -- job --> writer thread: check -> journal (fdatasync) -> view -> publish
+//!     ^                                                                        |
+//!     +------------------------- acknowledge ----------------------------------+
+//! ```
+
+mod error;
+mod fold;
+mod open;
+mod requests;
+mod state;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod view;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot, watch};
+use trunkline_proto::admin::v1::Config;
+
+pub use error::{CommitError, OpenError};
+pub use requests::Remembered;
+pub use state::ConfigState;
+pub use verdict::{FORCED_DEPLOYMENTS_MAX, Verdict, VerdictOutcome, VerdictSet, VerdictState};
+
+pub use crate::store::{StoreHealth, VALUE_BYTES_MAX};
+use requests::Requests;
+use state::Recent;
+use writer::{Job, Writer};
+
+/// Writes that wait. One takes some milliseconds, so a full queue is seconds behind;
+/// callers then wait for a place.
+const JOBS_MAX: usize = 256;
+
+/// The durable state. Shared by `Arc`; dropping the last one waits for the writes that
+/// were asked for and closes the files.
+#[derive(Debug)]
+pub struct Repository {
+    shared: Arc<Shared>,
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where things are.
+#[derive(Clone, Debug, Default)]
+pub struct RepositoryOptions {
+    /// The data directory, made if missing. None: in memory, for tests.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A new configuration.
+#[derive(Clone, Debug)]
+pub struct ConfigWrite {
+    /// All of it.
+    pub config: Config,
+    /// The revision of the state it was computed from.
+    pub expected_revision: u64,
+    /// Who.
+    pub principal: String,
+    /// Called what.
+    pub method: &'static str,
+    /// The caller's name for the request, if it gave one.
+    pub request_id: Option<String>,
+    /// SHA-256 of the request.
+    pub request_sha256: [u8; 32],
+    /// Whether checks were overruled.
+    pub force: bool,
+}
+
+/// What the writer publishes and others read.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: watch::Sender<Arc<ConfigState>>,
+    verdicts: watch::Sender<Arc<VerdictSet>>,
+    recent: RwLock<Recent>,
+    requests: RwLock<Requests>,
+    health: RwLock<StoreHealth>,
+}
+
+impl Repository {
+    /// Opens the journal, checks all of it, and brings the view up to date. Blocks.
+    ///
+    /// # Errors
+    /// If another process has the directory, the journal is damaged or short of what
+    /// was acknowledged, or the file system refuses.
+    pub fn open(options: RepositoryOptions) -> Result<Arc<Self>, OpenError> {
+        let (writer, shared) = open::open(options)?;
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let run = move || writer.run(queue);
+        let thread = std::thread::Builder::new().name("repository".into()).spawn(run);
+        let thread = thread.map_err(|cause| OpenError::Io {
+            action: "start the thread",
+            path: "repository".into(),
+            cause,
+        })?;
+        Ok(Arc::new(Self { shared, jobs: Some(jobs), thread: Some(thread) }))
+    }
+
+    /// The configuration now.
+    pub fn state(&self) -> Arc<ConfigState> {
+        Arc::clone(&self.shared.config.borrow())
+    }
+
+    /// The configuration, now and whenever it changes; the newest only.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<ConfigState>> {
+        self.shared.config.subscribe()
+    }
+
+    /// A former configuration, if it is one of the newest.
+    pub fn recent(&self, revision: u64) -> Option<Arc<ConfigState>> {
+        self.shared.recent.read().get(revision)
+    }
+
+    /// Makes `write` the configuration: durable and published when this returns. One
+    /// that is equal to the newest is no new revision.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit(&self, write: ConfigWrite) -> Result<Arc<ConfigState>, CommitError> {
+        self.ask(move |writer| writer.commit(write)).await?
+    }
+
+    /// The request of that id, if it was carried out in the last 24 hours.
+    pub fn remembered(&self, request_id: &str) -> Option<Remembered> {
+        self.shared.requests.read().get(request_id, now_unix_ms())
+    }
+
+    /// What operators force now. What has expired stays until [`Self::expire_verdicts`].
+    pub fn verdicts(&self) -> Arc<VerdictSet> {
+        Arc::clone(&self.shared.verdicts.borrow())
+    }
+
+    /// What operators force, now and whenever it changes; the newest only.
+    pub fn subscribe_verdicts(&self) -> watch::Receiver<Arc<VerdictSet>> {
+        self.shared.verdicts.subscribe()
+    }
+
+    /// Forces the breaker of a deployment, for a time if one is given, or with None
+    /// gives it back. Durable and published when this returns.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn set_verdict(
+        &self,
+        deployment: String,
+        forced: Option<(VerdictState, Option<Duration>)>,
+        reason: String,
+        principal: String,
+    ) -> Result<VerdictOutcome, CommitError> {
+        self.ask(move |writer| writer.set_verdict(&deployment, forced, reason, principal)).await?
+    }
+
+    /// Ends the verdicts whose time is over. The answer is when the next one ends.
+    /// Works in a read-only repository as well: an operator's word on the end holds.
+    pub async fn expire_verdicts(&self, now_unix_ms: u64) -> Option<u64> {
+        let next = self.ask(move |writer| writer.expire_verdicts(now_unix_ms)).await;
+        next.ok().flatten()
+    }
+
+    /// Writes all of `blobs` or none, durable when this returns. They live beside the
+    /// journal: if the view is damaged they are lost, and [`Self::health`] says so.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
+    pub async fn put_blobs(&self, blobs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), CommitError> {
+        self.ask(move |writer| writer.put_blobs(blobs)).await?
+    }
+
+    /// The blobs whose key starts with `prefix`, by key.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CommitError> {
+        let prefix = prefix.to_vec();
+        self.ask(move |writer| writer.scan_blobs(&prefix)).await?
+    }
+
+    /// Whether writes are taken, and what is missing.
+    pub fn health(&self) -> StoreHealth {
+        self.shared.health.read().clone()
+    }
+
+    /// Has the writer's thread do something. The job is carried out even if the caller
+    /// stops waiting.
+    async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Writer) -> T + Send + 'static,
+    ) -> Result<T, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |writer| {
+            let answer = job(writer);
+            // The caller may be gone; its write happened all the same.
+            drop(reply.send(answer));
+        });
+        let jobs = self.jobs.as_ref().ok_or(CommitError::Unavailable)?;
+        jobs.send(job).await.map_err(|_| CommitError::Unavailable)?;
+        answer.await.map_err(|_| CommitError::Unavailable)
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer was logged and made the repository read-only.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Wall time in ms since 1970.
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
+}

@@ -1,0 +1,172 @@
+//! Opening: take the directory, check the journal, bring the view up to date, publish.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use trunkline_routing::table::Version;
+
+use super::fold::Folded;
+use super::state::Recent;
+use super::view::{Mark, View};
+use super::writer::{Disk, Writer};
+use super::{ConfigState, OpenError, RepositoryOptions, Shared, now_unix_ms};
+use crate::store::ballast::Ballast;
+use crate::store::journal::Journal;
+use crate::store::sled::SledStore;
+use crate::store::{StoreError, StoreHealth, directory};
+
+pub(super) fn open(options: RepositoryOptions) -> Result<(Writer, Arc<Shared>), OpenError> {
+    match options.data_dir {
+        Some(directory) => open_on_disk(&directory),
+        None => open_in_memory(),
+    }
+}
+
+fn open_in_memory() -> Result<(Writer, Arc<Shared>), OpenError> {
+    let epoch = uuid::Uuid::new_v4().to_string();
+    let folded = Folded::default();
+    let shared = publish(&epoch, &folded)?;
+    let writer = Writer::new(Arc::clone(&shared), epoch, folded, View::in_memory(), None);
+    Ok((writer, shared))
+}
+
+fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
+    let lock = directory::lock(data_dir).map_err(|cause| OpenError::Io {
+        action: "lock",
+        path: data_dir.to_owned(),
+        cause,
+    })?;
+    let lock = lock.ok_or_else(|| OpenError::InUse { directory: data_dir.to_owned() })?;
+    let journal_dir = data_dir.join("journal");
+    let opened = Journal::open(&journal_dir)?;
+    if opened.torn_bytes > 0 {
+        tracing::warn!(
+            bytes = opened.torn_bytes,
+            "the journal ended in an interrupted write that was never acknowledged; cut off"
+        );
+    }
+    let journal = opened.journal;
+    let mut folded = Folded::from_snapshot(opened.snapshot);
+    opened.records.into_iter().for_each(|record| folded.apply(record));
+    let shared = publish(journal.epoch(), &folded)?;
+
+    let mark = Mark::new(journal.epoch(), journal.tip());
+    let mut found = open_view(data_dir);
+    refuse_rollback(&found.view, &mark, &journal_dir, &found.directory)?;
+    let state = Arc::clone(&shared.config.borrow());
+    bring_up_to_date(&mut found, &mark, &state, &folded);
+    let ballast = Ballast::of(data_dir);
+    if let (Err(cause), None) = (ballast.load(), &found.trouble) {
+        found.trouble = Some(format!("no space for the ballast in {}: {cause}", data_dir.display()));
+    }
+
+    let epoch = journal.epoch().to_owned();
+    let disk = Disk { journal, ballast, data_dir: data_dir.to_owned(), lock };
+    let mut writer = Writer::new(Arc::clone(&shared), epoch, folded, found.view, Some(disk));
+    writer.begin(found.lost, found.trouble);
+    Ok((writer, shared))
+}
+
+/// The first states that others see.
+fn publish(epoch: &str, folded: &Folded) -> Result<Arc<Shared>, OpenError> {
+    let version = Version { epoch: epoch.to_owned(), revision: folded.revision };
+    let config = folded.config().map_err(|cause| OpenError::Io {
+        action: "decode the configuration of",
+        path: "journal".into(),
+        cause: std::io::Error::other(cause),
+    })?;
+    let state = ConfigState::new(version, config, folded.forced)
+        .map_err(|problems| OpenError::Refused { revision: folded.revision, problems })?;
+    let state = Arc::new(state);
+    let mut recent = Recent::default();
+    recent.push(Arc::clone(&state));
+    Ok(Arc::new(Shared {
+        config: watch::Sender::new(state),
+        verdicts: watch::Sender::new(Arc::new(folded.verdicts.clone())),
+        recent: RwLock::new(recent),
+        requests: RwLock::new(folded.requests.clone()),
+        health: RwLock::new(StoreHealth::Ok),
+    }))
+}
+
+/// A view that was opened somehow.
+#[derive(Debug)]
+pub(super) struct FoundView {
+    pub(super) view: View,
+    /// Where it is, or should be.
+    pub(super) directory: PathBuf,
+    /// What was lost.
+    pub(super) lost: Option<String>,
+    /// Why it is not on disk.
+    pub(super) trouble: Option<String>,
+}
+
+/// Opens the view. A damaged one is moved aside, never removed; without space the view
+/// is in memory, and reads go on.
+pub(super) fn open_view(data_dir: &Path) -> FoundView {
+    let directory = data_dir.join("view");
+    let mut lost = None;
+    let mut opened = sled_view(&directory);
+    if let Err(StoreError::Damaged { reason }) = &opened {
+        let aside = data_dir.join(format!("view.damaged-{}", now_unix_ms()));
+        let moved = fs::rename(&directory, &aside);
+        tracing::error!(
+            reason,
+            aside = %aside.display(),
+            moved = moved.is_ok(),
+            "the view is damaged: moved aside and rebuilt from the journal; telemetry totals are lost"
+        );
+        lost = Some(format!(
+            "the view was damaged ({reason}); telemetry totals before this start are in {} only",
+            aside.display()
+        ));
+        opened = moved.map_err(StoreError::Io).and_then(|()| sled_view(&directory));
+    }
+    match opened {
+        Ok(view) => FoundView { view, directory, lost, trouble: None },
+        Err(cause) => {
+            let trouble = format!("open {}: {cause}", directory.display());
+            FoundView { view: View::in_memory(), directory, lost, trouble: Some(trouble) }
+        }
+    }
+}
+
+fn sled_view(directory: &Path) -> Result<View, StoreError> {
+    let view = View::open(Box::new(SledStore::open(directory)?))?;
+    view.mark()?;
+    Ok(view)
+}
+
+/// A view knows of acknowledged records only. If it knows of more than the journal has,
+/// the journal lost some; going on would give their revisions to other configurations.
+fn refuse_rollback(view: &View, tip: &Mark, journal_dir: &Path, view_dir: &Path) -> Result<(), OpenError> {
+    let seen = view.mark().ok().flatten().map_or(0, |mark| mark.sequence);
+    if seen <= tip.sequence {
+        return Ok(());
+    }
+    Err(OpenError::RolledBack {
+        directory: journal_dir.to_owned(),
+        view: view_dir.to_owned(),
+        journal: tip.sequence,
+        seen,
+    })
+}
+
+/// Makes the view show the journal's state, and says what differed.
+fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, folded: &Folded) {
+    let before = found.view.mark().ok().flatten();
+    match found.view.show(tip, &state.config, &folded.verdicts) {
+        Ok(0) => {}
+        Ok(keys) if before.as_ref() == Some(tip) => {
+            tracing::error!(keys, "the view had lost or changed keys; rebuilt from the journal");
+            found.lost = Some(format!(
+                "the view had {keys} wrong keys; telemetry totals before this start may be incomplete"
+            ));
+        }
+        Ok(keys) => tracing::info!(keys, record = tip.sequence, "the view follows the journal"),
+        Err(cause) => found.trouble = Some(format!("write the view: {cause}")),
+    }
+}

@@ -1,0 +1,131 @@
+//! What a journal holds: one header per segment, then one record per commit. The
+//! fields are stored for years: numbers are never used twice.
+
+/// The layout described here. A newer one is refused, not guessed.
+pub(crate) const FORMAT: u32 = 1;
+
+/// First in each segment. With its snapshot a segment stands on its own.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Header {
+    /// [`FORMAT`].
+    #[prost(uint32, tag = "1")]
+    pub(crate) format: u32,
+    /// Made when the journal was.
+    #[prost(string, tag = "2")]
+    pub(crate) epoch: String,
+    /// SHA-256 of the last frame of the segment before; empty in the first.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) previous_sha256: Vec<u8>,
+    /// The state that all former records led to.
+    #[prost(message, required, tag = "4")]
+    pub(crate) snapshot: Snapshot,
+}
+
+/// The state after some record.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Snapshot {
+    /// Of the last record; 0: none yet.
+    #[prost(uint64, tag = "1")]
+    pub(crate) sequence: u64,
+    /// Of the configuration; 0: never configured.
+    #[prost(uint64, tag = "2")]
+    pub(crate) revision: u64,
+    /// Whether that revision was forced.
+    #[prost(bool, tag = "3")]
+    pub(crate) forced: bool,
+    /// The configuration, encoded.
+    #[prost(bytes = "vec", tag = "4")]
+    pub(crate) config: Vec<u8>,
+    /// Each deployment that was ever forced.
+    #[prost(message, repeated, tag = "5")]
+    pub(crate) verdicts: Vec<VerdictChange>,
+    /// Requests that may be repeated, oldest first.
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) requests: Vec<RequestDone>,
+}
+
+/// One commit.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Record {
+    /// Counts records from 1, over all segments, without gaps.
+    #[prost(uint64, tag = "1")]
+    pub(crate) sequence: u64,
+    /// Of the configuration after this record.
+    #[prost(uint64, tag = "2")]
+    pub(crate) revision: u64,
+    /// Wall time in ms since 1970, for people.
+    #[prost(uint64, tag = "3")]
+    pub(crate) unix_ms: u64,
+    /// Who.
+    #[prost(string, tag = "4")]
+    pub(crate) principal: String,
+    /// Did what.
+    #[prost(string, tag = "5")]
+    pub(crate) method: String,
+    /// The caller's name for the request, if it gave one.
+    #[prost(string, optional, tag = "6")]
+    pub(crate) request_id: Option<String>,
+    /// SHA-256 of the request.
+    #[prost(bytes = "vec", tag = "7")]
+    pub(crate) request_sha256: Vec<u8>,
+    /// Whether checks were overruled.
+    #[prost(bool, tag = "8")]
+    pub(crate) force: bool,
+    /// SHA-256 of the frame before: a changed past shows.
+    #[prost(bytes = "vec", tag = "9")]
+    pub(crate) previous_sha256: Vec<u8>,
+    /// The whole new configuration, encoded, if it changed.
+    #[prost(bytes = "vec", optional, tag = "10")]
+    pub(crate) config: Option<Vec<u8>>,
+    /// Verdicts that changed.
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) verdicts: Vec<VerdictChange>,
+}
+
+/// What an operator wants of a deployment's breaker from now on.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct VerdictChange {
+    /// Full name.
+    #[prost(string, tag = "1")]
+    pub(crate) deployment: String,
+    /// Changes so far.
+    #[prost(uint64, tag = "2")]
+    pub(crate) generation: u64,
+    /// Absent: not forced any more.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) forced: Option<Forced>,
+}
+
+/// A forced state.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Forced {
+    /// Open, else closed.
+    #[prost(bool, tag = "1")]
+    pub(crate) open: bool,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub(crate) reason: String,
+    /// Wall time in ms since 1970 at which it ends; absent: never.
+    #[prost(uint64, optional, tag = "3")]
+    pub(crate) expires_unix_ms: Option<u64>,
+}
+
+/// A request that was carried out.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct RequestDone {
+    /// The caller's name for it.
+    #[prost(string, tag = "1")]
+    pub(crate) request_id: String,
+    /// What it called.
+    #[prost(string, tag = "2")]
+    pub(crate) method: String,
+    /// SHA-256 of it.
+    #[prost(bytes = "vec", tag = "3")]
+    pub(crate) request_sha256: Vec<u8>,
+    /// The revision that it led to.
+    #[prost(uint64, tag = "4")]
+    pub(crate) revision: u64,
+    /// Wall time in ms since 1970.
+    #[prost(uint64, tag = "5")]
+    pub(crate) unix_ms: u64,
+}

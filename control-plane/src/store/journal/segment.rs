@@ -1,0 +1,197 @@
+//! One file of the journal: read and checked as a whole, or made new.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::frame::{self, Found};
+use super::record::{FORMAT, Header, Record, Snapshot};
+use super::{Hash, JournalError};
+use crate::store::directory::sync_directory;
+
+/// A segment that passed its checks.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) header: Header,
+    pub(super) records: Vec<Record>,
+    /// SHA-256 of the last frame.
+    pub(super) last_sha256: Hash,
+    /// Where the header ends.
+    pub(super) first_record: u64,
+    /// Where the last whole frame ends.
+    pub(super) whole_bytes: u64,
+    /// Bytes of an interrupted write behind it.
+    pub(super) torn_bytes: u64,
+}
+
+impl Segment {
+    /// The last record's number.
+    pub(super) fn sequence(&self) -> u64 {
+        self.records.last().map_or(self.header.snapshot.sequence, |record| record.sequence)
+    }
+
+    /// Reads and checks the file. Its link to the segment before is the caller's.
+    pub(super) fn read(path: &Path) -> Result<Self, JournalError> {
+        let bytes = fs::read(path).map_err(JournalError::io("read", path))?;
+        let damaged = |at: usize, cause: String| JournalError::Damaged {
+            file: path.to_owned(),
+            offset: at as u64,
+            cause,
+        };
+        let mut records = Vec::new();
+        let (header, mut last_sha256, mut at) = match frame::decode(&bytes, 0) {
+            Found::Frame { payload, end } => {
+                let header = read_header(payload).map_err(|cause| damaged(0, cause))?;
+                (header, sha256(payload), end)
+            }
+            Found::Damaged(cause) => return Err(damaged(0, cause.into())),
+            Found::End | Found::Torn => return Err(damaged(0, "the file has no header".into())),
+        };
+        let first_record = at as u64;
+        let mut sequence = header.snapshot.sequence;
+        loop {
+            match frame::decode(&bytes, at) {
+                Found::Frame { payload, end } => {
+                    let record = read_record(payload, sequence + 1, &last_sha256);
+                    records.push(record.map_err(|cause| damaged(at, cause))?);
+                    sequence += 1;
+                    last_sha256 = sha256(payload);
+                    at = end;
+                }
+                Found::Damaged(cause) => return Err(damaged(at, cause.into())),
+                Found::End | Found::Torn => break,
+            }
+        }
+        let torn_bytes = (bytes.len() - at) as u64;
+        let whole_bytes = at as u64;
+        Ok(Self { header, records, last_sha256, first_record, whole_bytes, torn_bytes })
+    }
+
+    /// Refuses a segment that ends in an interrupted write though others follow.
+    pub(super) fn check_ended(&self, path: &Path) -> Result<(), JournalError> {
+        if self.torn_bytes == 0 {
+            return Ok(());
+        }
+        Err(JournalError::Damaged {
+            file: path.to_owned(),
+            offset: self.whole_bytes,
+            cause: "a record is incomplete, and newer segments follow".into(),
+        })
+    }
+
+    /// Refuses a segment that does not continue `before`.
+    pub(super) fn check_follows(&self, path: &Path, before: &Self) -> Result<(), JournalError> {
+        let linked = self.header.epoch == before.header.epoch
+            && self.header.snapshot.sequence == before.sequence()
+            && self.header.previous_sha256 == before.last_sha256;
+        if linked {
+            return Ok(());
+        }
+        let cause = format!(
+            "it continues from record {}, but the segment before ends at {}, or their hashes differ",
+            self.header.snapshot.sequence,
+            before.sequence()
+        );
+        Err(JournalError::Damaged { file: path.to_owned(), offset: 0, cause })
+    }
+
+    /// Makes a segment that starts from `snapshot`. It is there as a whole or not at all.
+    pub(super) fn create(
+        directory: &Path,
+        epoch: &str,
+        previous_sha256: Option<&Hash>,
+        snapshot: Snapshot,
+    ) -> io::Result<Created> {
+        let path = path_of(directory, snapshot.sequence + 1);
+        let header = Header {
+            format: FORMAT,
+            epoch: epoch.to_owned(),
+            previous_sha256: previous_sha256.map(|hash| hash.to_vec()).unwrap_or_default(),
+            snapshot,
+        };
+        let payload = header.encode_to_vec();
+        let frame = frame::encode(&payload)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "snapshot too long"))?;
+        let unfinished = path.with_extension(UNFINISHED);
+        let written = write_new(&unfinished, &frame).and_then(|()| fs::rename(&unfinished, &path));
+        if let Err(cause) = written {
+            // Best effort: the next opening removes it as well.
+            drop(fs::remove_file(&unfinished));
+            return Err(cause);
+        }
+        sync_directory(directory)?;
+        Ok(Created { path, bytes: frame.len() as u64, sha256: sha256(&payload) })
+    }
+}
+
+/// A new segment.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+    pub(super) sha256: Hash,
+}
+
+/// Of segments.
+const FINISHED: &str = "log";
+
+/// Of segments whose making was interrupted.
+const UNFINISHED: &str = "new";
+
+/// Where the segment is whose first record is `sequence`.
+fn path_of(directory: &Path, sequence: u64) -> PathBuf {
+    directory.join(format!("{sequence:020}.{FINISHED}"))
+}
+
+/// The segments of `directory`, oldest first. What was left unfinished is removed.
+pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).map_err(JournalError::io("list", directory))?;
+    for entry in entries {
+        let path = entry.map_err(JournalError::io("list", directory))?.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some(FINISHED) => found.push(path),
+            Some(UNFINISHED) => {
+                fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
+            }
+            _ => {}
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+pub(super) fn sha256(payload: &[u8]) -> Hash {
+    Sha256::digest(payload).into()
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn read_header(payload: &[u8]) -> Result<Header, String> {
+    let header = Header::decode(payload).map_err(|cause| cause.to_string())?;
+    if header.format != FORMAT {
+        return Err(format!(
+            "its format is {}, and this program reads {FORMAT}: use the one that wrote it",
+            header.format
+        ));
+    }
+    Ok(header)
+}
+
+fn read_record(payload: &[u8], sequence: u64, previous: &Hash) -> Result<Record, String> {
+    let record = Record::decode(payload).map_err(|cause| cause.to_string())?;
+    if record.sequence != sequence {
+        return Err(format!("record {} stands where {sequence} belongs", record.sequence));
+    }
+    if record.previous_sha256 != previous {
+        return Err(format!("record {sequence} does not follow the one before: hashes differ"));
+    }
+    Ok(record)
+}
