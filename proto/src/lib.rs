@@ -6,6 +6,7 @@
 
 pub mod convert;
 pub mod problems;
+pub mod status;
 pub mod url;
 
 /// Generated from `proto/trunkline/**.proto`.

@@ -14,11 +14,7 @@ use crate::{
 };
 
 /// All keys, in document order.
-pub(super) fn api_keys(
-    wire: &[v1::ApiKey],
-    known: &Known<'_>,
-    problems: &mut Problems,
-) -> Vec<ApiKey> {
+pub(super) fn api_keys(wire: &[v1::ApiKey], known: &Known<'_>, problems: &mut Problems) -> Vec<ApiKey> {
     let mut names = Names::default();
     let mut hashes = BTreeMap::new();
     let mut keys = Vec::with_capacity(wire.len());
@@ -84,8 +80,7 @@ mod tests {
     fn hashes_are_64_hex_digits_in_any_case() {
         let hash = decode_hex(&format!("0aF{}", "0".repeat(61))).unwrap();
         assert_eq!(hash[..3], [0x0a, 0xf0, 0]);
-        for text in [String::new(), "0".repeat(63), "0".repeat(65), "g".repeat(64), "ä".repeat(32)]
-        {
+        for text in [String::new(), "0".repeat(63), "0".repeat(65), "g".repeat(64), "ä".repeat(32)] {
             assert_eq!(decode_hex(&text), None, "{text}");
         }
     }

@@ -29,10 +29,8 @@ pub(super) fn check_name(text: &str, extra: &str, path: &Path<'_>, problems: &mu
     if text.is_empty() {
         problems.push(path, "is required");
     } else if !right {
-        problems.push(
-            path,
-            format!("{} is not a name: write [a-z0-9][a-z0-9-{extra}]{{0,62}}", quoted(text)),
-        );
+        problems
+            .push(path, format!("{} is not a name: write [a-z0-9][a-z0-9-{extra}]{{0,62}}", quoted(text)));
     }
 }
 
@@ -78,8 +76,7 @@ pub(super) fn whole(
 ) -> u32 {
     let value = value.unwrap_or(default);
     if !range.contains(&value) {
-        problems
-            .push(path, format!("{value} is out of range: {} to {}", range.start(), range.end()));
+        problems.push(path, format!("{value} is out of range: {} to {}", range.start(), range.end()));
         return default;
     }
     value
@@ -110,8 +107,7 @@ pub(super) fn duration(
     if range.contains(&exact) {
         return Some(exact);
     }
-    problems
-        .push(path, format!("{exact:?} is out of range: {:?} to {:?}", range.start(), range.end()));
+    problems.push(path, format!("{exact:?} is out of range: {:?} to {:?}", range.start(), range.end()));
     None
 }
 

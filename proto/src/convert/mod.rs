@@ -2,9 +2,14 @@
 //! right: whoever gets a routing table never checks it again.
 
 mod api_key;
+mod canonical;
 mod field;
+mod guard;
 mod provider;
+pub mod sync;
 mod table;
 mod virtual_model;
 
+pub use canonical::{canonical, etag_of_provider, etag_of_virtual_model};
+pub use guard::removal_guard;
 pub use table::routing_table;

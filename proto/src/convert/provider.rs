@@ -4,10 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use trunkline_routing::{
     money::Price,
-    table::{
-        BreakerPolicy, Capabilities, Credential, Deployment, Dialect, Limits, Provider,
-        ProviderIndex,
-    },
+    table::{BreakerPolicy, Capabilities, Credential, Deployment, Dialect, Limits, Provider, ProviderIndex},
 };
 
 use super::{field, table::Names};
@@ -24,8 +21,7 @@ const DEPLOYMENTS_MAX: usize = 1_000;
 const FILE_PATH_MAX_BYTES: usize = 4_096;
 
 /// Longest interval between health checks: a day.
-const HEALTH_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const HEALTH_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 /// A provider, without its deployments.
 pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Problems) -> Provider {
@@ -37,8 +33,7 @@ pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Prob
         ""
     });
     let credential = wire.credential.as_ref();
-    let credential =
-        credential.and_then(|one| self::credential(one, &path.field("credential"), problems));
+    let credential = credential.and_then(|one| self::credential(one, &path.field("credential"), problems));
     field::check_text(&wire.region, &path.field("region"), problems);
     match v1::OnCancel::try_from(wire.on_cancel) {
         Ok(v1::OnCancel::Unspecified | v1::OnCancel::Abort) => {}
@@ -75,11 +70,7 @@ fn check_dialect(number: i32, path: &Path<'_>, problems: &mut Problems) {
 }
 
 /// The text of a reference is not repeated: it may be the secret itself by mistake.
-fn credential(
-    wire: &v1::Credential,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Credential> {
+fn credential(wire: &v1::Credential, path: &Path<'_>, problems: &mut Problems) -> Option<Credential> {
     match &wire.source {
         None => {
             problems.push(path, "needs env or file");
@@ -148,9 +139,8 @@ fn breaker(
         let message = format!("{open_max:?} is shorter than open_base, {open_base:?}");
         problems.push(path.field("open_max"), message);
     }
-    let mut whole = |value, default, range, name| {
-        field::whole(value, default, range, &path.field(name), problems)
-    };
+    let mut whole =
+        |value, default, range, name| field::whole(value, default, range, &path.field(name), problems);
     BreakerPolicy {
         consecutive_failures: whole(
             wire.consecutive_failures,
@@ -176,12 +166,8 @@ pub(super) fn deployments(
     let count = path.field("deployments");
     field::check_count(wire.deployments.len(), 0..=DEPLOYMENTS_MAX, &count, problems);
     // What is wrong with it was said at the provider.
-    let base = breaker(
-        wire.breaker.as_ref(),
-        BreakerPolicy::default(),
-        &Path::Root,
-        &mut Problems::default(),
-    );
+    let base =
+        breaker(wire.breaker.as_ref(), BreakerPolicy::default(), &Path::Root, &mut Problems::default());
     let mut names = Names::default();
     let mut all = Vec::with_capacity(wire.deployments.len());
     for (position, one) in wire.deployments.iter().enumerate() {
@@ -202,8 +188,7 @@ fn deployment(
     problems: &mut Problems,
 ) -> Deployment {
     field::check_text(&wire.upstream_model, &path.field("upstream_model"), problems);
-    let upstream_model =
-        if wire.upstream_model.is_empty() { &wire.name } else { &wire.upstream_model };
+    let upstream_model = if wire.upstream_model.is_empty() { &wire.name } else { &wire.upstream_model };
     let capabilities = if wire.capabilities.is_empty() {
         Capabilities::ALL
     } else {

@@ -74,12 +74,7 @@ pub fn routing_table(version: Version, config: &Config) -> Result<RoutingTable, 
         names.insert(&wire.name, "providers", position, &path, &mut problems);
         table.providers.push(provider::provider(wire, &path, &mut problems));
         let index = providers.get(wire.name.as_str()).copied().unwrap_or(0);
-        table.deployments.extend(provider::deployments(
-            wire,
-            ProviderIndex(index),
-            &path,
-            &mut problems,
-        ));
+        table.deployments.extend(provider::deployments(wire, ProviderIndex(index), &path, &mut problems));
     }
 
     let path = Path::Root.field("virtual_models");

@@ -23,8 +23,7 @@ const TARGETS_MAX: usize = 100;
 const WEIGHT_MAX: u32 = 1_000_000;
 
 /// Shorter than that no request can be answered; longer nobody waits.
-const DEADLINE: RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
+const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
 
 /// Of each time limit: no shorter than a timer's tick, no longer than a deadline.
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
@@ -54,8 +53,7 @@ pub(super) fn virtual_model(
     );
     field::check_count(wire.tiers.len(), 1..=TIERS_MAX, &path.field("tiers"), problems);
     let tiers = wire.tiers.iter().enumerate();
-    let tiers =
-        tiers.map(|(at, one)| tier(one, known, &path.item("tiers", at), problems)).collect();
+    let tiers = tiers.map(|(at, one)| tier(one, known, &path.item("tiers", at), problems)).collect();
     VirtualModel {
         name: wire.name.as_str().into(),
         strategy,
@@ -84,11 +82,7 @@ fn strategy(number: i32, path: &Path<'_>, problems: &mut Problems) -> Strategy {
     Strategy::Weighted
 }
 
-fn context_length_fallback(
-    wire: &v1::VirtualModel,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> bool {
+fn context_length_fallback(wire: &v1::VirtualModel, path: &Path<'_>, problems: &mut Problems) -> bool {
     use v1::ContextLengthAction::{Fallback, Return, Unspecified};
     match v1::ContextLengthAction::try_from(wire.on_context_length) {
         Ok(Unspecified | Fallback) => true,
@@ -101,11 +95,7 @@ fn context_length_fallback(
     }
 }
 
-fn content_filter_fallback(
-    wire: &v1::VirtualModel,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> bool {
+fn content_filter_fallback(wire: &v1::VirtualModel, path: &Path<'_>, problems: &mut Problems) -> bool {
     use v1::ContentFilterAction::{Fallback, Return, Unspecified};
     match v1::ContentFilterAction::try_from(wire.on_content_filter) {
         Ok(Unspecified | Return) => false,
@@ -154,12 +144,7 @@ fn tier(wire: &v1::Tier, known: &Known<'_>, path: &Path<'_>, problems: &mut Prob
     }
 }
 
-fn target(
-    wire: &v1::Target,
-    known: &Known<'_>,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> Target {
+fn target(wire: &v1::Target, known: &Known<'_>, path: &Path<'_>, problems: &mut Problems) -> Target {
     let found = known.deployments.get(&wire.deployment).copied();
     if wire.deployment.is_empty() {
         problems.push(path.field("deployment"), "is required, as in openai/gpt-4o-mini");

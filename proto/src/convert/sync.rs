@@ -1,0 +1,202 @@
+//! How a configuration travels to agents: whole, or as what changed, in parts, with
+//! a hash that both ends compute over the result.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::canonical::canonical;
+use crate::{
+    admin::v1::Config,
+    agent::v1::{Resource, ResourceName, resource, resource_name},
+};
+
+/// Encoded bytes of a part. Far below the 4 MiB that gRPC implementations take.
+const CHUNK_BYTES: usize = 512 * 1024;
+
+/// The hash of a configuration, whatever its order and etags.
+///
+/// It is SHA-256 over all resources of the canonical configuration: providers by
+/// name, then virtual models by name, then keys by name. Each is encoded as an
+/// `agent.v1.Resource`, fields by number as protobuf encoders write them, behind its
+/// length as a varint.
+pub fn state_sha256(config: &Config) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for resource in snapshot(config) {
+        hash.update(resource.encode_length_delimited_to_vec());
+    }
+    hash.finalize().into()
+}
+
+/// All resources of a configuration, in canonical order.
+pub fn snapshot(config: &Config) -> Vec<Resource> {
+    let config = canonical(config.clone());
+    let providers = config.providers.into_iter().map(resource::Resource::Provider);
+    let models = config.virtual_models.into_iter().map(resource::Resource::VirtualModel);
+    let keys = config.api_keys.into_iter().map(resource::Resource::ApiKey);
+    let all = providers.chain(models).chain(keys);
+    all.map(|one| Resource { resource: Some(one) }).collect()
+}
+
+/// What leads from `old` to `new`: resources to put in place, names to remove.
+pub fn delta(old: &Config, new: &Config) -> (Vec<Resource>, Vec<ResourceName>) {
+    let mut before = by_key(snapshot(old));
+    let mut upserts = Vec::new();
+    for resource in snapshot(new) {
+        let was = key(&resource).and_then(|key| before.remove(&key));
+        if was.as_ref() != Some(&resource) {
+            upserts.push(resource);
+        }
+    }
+    (upserts, before.into_keys().map(Key::into_name).collect())
+}
+
+/// `base` with resources removed, then put in place. Canonical.
+pub fn apply(base: &Config, upserts: Vec<Resource>, removals: &[ResourceName]) -> Config {
+    let mut all = by_key(snapshot(base));
+    for name in removals {
+        if let Some(key) = Key::of_name(name) {
+            all.remove(&key);
+        }
+    }
+    for resource in upserts {
+        if let Some(key) = key(&resource) {
+            all.insert(key, resource);
+        }
+    }
+    let mut config = Config::default();
+    for resource in all.into_values() {
+        match resource.resource {
+            Some(resource::Resource::Provider(one)) => config.providers.push(one),
+            Some(resource::Resource::VirtualModel(one)) => config.virtual_models.push(one),
+            Some(resource::Resource::ApiKey(one)) => config.api_keys.push(one),
+            // From a newer control plane; the hash shows that something is missing.
+            None => {}
+        }
+    }
+    canonical(config)
+}
+
+/// Splits resources into parts of about half a megabyte. At least one part, and a
+/// resource that is larger alone is a part of its own.
+pub fn chunk(resources: Vec<Resource>) -> Vec<Vec<Resource>> {
+    let mut parts = vec![Vec::new()];
+    let mut size = 0;
+    for resource in resources {
+        let bytes = resource.encoded_len();
+        if size > 0 && size + bytes > CHUNK_BYTES {
+            parts.push(Vec::new());
+            size = 0;
+        }
+        size += bytes;
+        if let Some(part) = parts.last_mut() {
+            part.push(resource);
+        }
+    }
+    parts
+}
+
+/// A resource's identity, in canonical order.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Provider(String),
+    VirtualModel(String),
+    ApiKey(String),
+}
+
+impl Key {
+    fn of_name(name: &ResourceName) -> Option<Self> {
+        Some(match name.name.clone()? {
+            resource_name::Name::Provider(name) => Self::Provider(name),
+            resource_name::Name::VirtualModel(name) => Self::VirtualModel(name),
+            resource_name::Name::ApiKey(name) => Self::ApiKey(name),
+        })
+    }
+
+    fn into_name(self) -> ResourceName {
+        let name = match self {
+            Self::Provider(name) => resource_name::Name::Provider(name),
+            Self::VirtualModel(name) => resource_name::Name::VirtualModel(name),
+            Self::ApiKey(name) => resource_name::Name::ApiKey(name),
+        };
+        ResourceName { name: Some(name) }
+    }
+}
+
+fn key(resource: &Resource) -> Option<Key> {
+    Some(match resource.resource.as_ref()? {
+        resource::Resource::Provider(one) => Key::Provider(one.name.clone()),
+        resource::Resource::VirtualModel(one) => Key::VirtualModel(one.name.clone()),
+        resource::Resource::ApiKey(one) => Key::ApiKey(one.name.clone()),
+    })
+}
+
+fn by_key(resources: Vec<Resource>) -> BTreeMap<Key, Resource> {
+    resources.into_iter().filter_map(|one| Some((key(&one)?, one))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::v1::{ApiKey, Provider, VirtualModel};
+
+    fn config(providers: &[&str], region: &str) -> Config {
+        let provider = |name: &&str| Provider {
+            name: (*name).to_owned(),
+            region: region.to_owned(),
+            ..Provider::default()
+        };
+        Config {
+            providers: providers.iter().map(provider).collect(),
+            virtual_models: vec![VirtualModel { name: "a".to_owned(), ..VirtualModel::default() }],
+            api_keys: vec![ApiKey { name: "a".to_owned(), ..ApiKey::default() }],
+        }
+    }
+
+    #[test]
+    fn the_hash_is_of_content_not_order() {
+        let hash = state_sha256(&config(&["a", "b"], ""));
+        assert_eq!(hash, state_sha256(&config(&["b", "a"], "")));
+        assert_ne!(hash, state_sha256(&config(&["a", "c"], "")));
+        assert_ne!(hash, state_sha256(&config(&["a", "b"], "eu")));
+    }
+
+    #[test]
+    fn the_hash_never_changes() {
+        // Agents and control planes of different builds compare it.
+        let hash = state_sha256(&config(&["a", "b"], "eu"));
+        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "4a7882ef78e3ec34585d1fbb6bc745fbc437ebb11163f769ce14b2a9662c22a9");
+    }
+
+    #[test]
+    fn a_delta_holds_only_what_changed() {
+        let (upserts, removals) = delta(&config(&["a", "b"], ""), &config(&["b", "c"], ""));
+        assert_eq!(upserts.len(), 1);
+        assert_eq!(removals, [Key::Provider("a".to_owned()).into_name()]);
+        let none = delta(&config(&["a", "b"], ""), &config(&["b", "a"], ""));
+        assert_eq!(none, (vec![], vec![]));
+    }
+
+    #[test]
+    fn parts_are_bounded_and_lose_nothing() {
+        let long = "x".repeat(100_000);
+        let names: Vec<String> = (10..40).map(|number| number.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let all = snapshot(&config(&names, &long));
+        let parts = chunk(all.clone());
+        assert_eq!(parts.len(), 6);
+        for part in &parts {
+            assert!(part.iter().map(Message::encoded_len).sum::<usize>() <= CHUNK_BYTES);
+        }
+        assert_eq!(parts.concat(), all);
+        assert_eq!(chunk(vec![]), [vec![]]);
+    }
+
+    #[test]
+    fn one_huge_resource_is_a_part_of_its_own() {
+        let parts = chunk(snapshot(&config(&["a", "b"], &"x".repeat(2 * CHUNK_BYTES))));
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 2]);
+    }
+}
