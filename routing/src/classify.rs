@@ -16,7 +16,7 @@ pub use transport::{
 };
 
 /// How long a quarantine lasts before one probe, unless the configuration changes.
-pub const QUARANTINE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+pub const QUARANTINE_DEFAULT: Duration = Duration::from_mins(15);
 /// Rate gate after a 429 that gave no hint.
 pub const RATE_GATE_DEFAULT: Duration = Duration::from_secs(1);
 /// Rate gate after an overload that gave no hint: the short end of what providers need.

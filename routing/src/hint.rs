@@ -6,7 +6,7 @@
 use core::time::Duration;
 
 /// No hint closes a gate for longer; what is longer is checked again by then.
-pub const GATE_MAX: Duration = Duration::from_secs(300);
+pub const GATE_MAX: Duration = Duration::from_mins(5);
 
 /// When the request's and token's limits are whole again, as Go durations.
 const RESET_HEADERS: [&str; 2] = ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"];

@@ -282,7 +282,7 @@ fn elsewhere_or_again() {
 #[test]
 fn error_inside_of_a_200_counts_as_the_status_it_stands_for() {
     let class = |text, expect: Class| {
-        assert_eq!(classify(200, &fields(text), None).class, expect, "{text}")
+        assert_eq!(classify(200, &fields(text), None).class, expect, "{text}");
     };
     class("400||", Class::InvalidRequest);
     class("401|BadRequestError|", Class::Auth);

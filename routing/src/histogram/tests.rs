@@ -6,7 +6,9 @@ use super::*;
 
 fn of(values: &[u64]) -> Histogram {
     let mut histogram = Histogram::new();
-    values.iter().for_each(|value| histogram.record(*value));
+    for value in values {
+        histogram.record(*value);
+    }
     histogram
 }
 

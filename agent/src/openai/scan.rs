@@ -1,0 +1,243 @@
+//! What the agent must know of a request body, found in one pass.
+//!
+//! The body is checked as JSON but never turned into values: prompts may be megabytes.
+//! Ranges are byte positions for [`super::rewrite`]. Of a repeated key the last one
+//! counts, as in most parsers.
+
+use std::ops::Range;
+
+use super::scan_cursor::{Cursor, DEPTH_MAX};
+
+/// Why a body is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScanError {
+    /// No JSON object at all.
+    #[error("the request body must be a JSON object")]
+    NotAnObject,
+    /// Not JSON.
+    #[error("the request body is not valid JSON: expected {expected} at byte {at}")]
+    Syntax {
+        /// What would be right there.
+        expected: &'static str,
+        /// Offset from 0.
+        at: usize,
+    },
+    /// Not UTF-8.
+    #[error("the request body is not UTF-8 at byte {at}")]
+    NotUtf8 {
+        /// Offset from 0.
+        at: usize,
+    },
+    /// Containers inside of each other.
+    #[error("the request body is nested deeper than {DEPTH_MAX} at byte {at}")]
+    TooDeep {
+        /// Offset from 0.
+        at: usize,
+    },
+    /// A field that decides the route has a value of the wrong kind.
+    #[error("`{field}` must be {expected} (byte {at})")]
+    WrongType {
+        /// Top-level name.
+        field: &'static str,
+        /// What would be right.
+        expected: &'static str,
+        /// Offset from 0.
+        at: usize,
+    },
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Offset just after the `{` of the whole body.
+    pub object_start: usize,
+    /// `model`; absent or null: none.
+    pub model: Option<ModelField>,
+    /// `stream`.
+    pub stream: bool,
+    /// `stream_options`, if it is an object or null.
+    pub stream_options: Option<StreamOptions>,
+    /// `messages` is there.
+    pub has_messages: bool,
+    /// `input` is there.
+    pub has_input: bool,
+    /// `prompt` is there.
+    pub has_prompt: bool,
+    /// `max_completion_tokens`, else `max_tokens` or `max_output_tokens`.
+    pub max_output_tokens: Option<u64>,
+    /// `tools` is an array that is not empty.
+    pub has_tools: bool,
+    /// `response_format.type` (or `text.format.type`) is `json_schema`.
+    pub wants_json_schema: bool,
+    /// A content part is an image.
+    pub has_images: bool,
+}
+
+/// The model's name and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelField {
+    /// As the caller means it, escapes resolved.
+    pub name: String,
+    /// With its quotes.
+    pub range: Range<usize>,
+}
+
+/// What `stream_options` says and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Of the whole value.
+    pub range: Range<usize>,
+    /// An object without keys.
+    pub is_empty: bool,
+    /// `null`, the same as absent.
+    pub is_null: bool,
+    /// Where the value of `include_usage` is, and whether it is `true`.
+    pub include_usage: Option<(Range<usize>, bool)>,
+}
+
+impl Scanned {
+    /// Whether the caller itself asked for usage in the stream.
+    pub fn includes_usage(&self) -> bool {
+        let field = self.stream_options.as_ref().and_then(|options| options.include_usage.as_ref());
+        field.is_some_and(|(_, value)| *value)
+    }
+}
+
+/// Looks at a request body.
+///
+/// # Errors
+/// If it is not a JSON object of at most 64 levels, or `model` or `stream` are of the
+/// wrong kind.
+pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
+    if let Err(error) = str::from_utf8(body) {
+        return Err(ScanError::NotUtf8 { at: error.valid_up_to() });
+    }
+    let mut cursor = Cursor::new(body);
+    if cursor.next_token() != Some(b'{') {
+        return Err(ScanError::NotAnObject);
+    }
+    let mut scanned = Scanned { object_start: cursor.position() + 1, ..Scanned::default() };
+    let mut limits = [None; 3];
+    cursor.entries(|cursor, key| {
+        match key {
+            "model" => scanned.model = model(cursor, body)?,
+            "stream" => scanned.stream = stream(cursor, body)?,
+            "stream_options" => scanned.stream_options = stream_options(cursor, body)?,
+            "messages" => (scanned.has_messages, scanned.has_images) = (true, images(cursor)?),
+            "input" => (scanned.has_input, scanned.has_images) = (true, images(cursor)?),
+            "prompt" => {
+                cursor.skip(1)?;
+                scanned.has_prompt = true;
+            }
+            "max_completion_tokens" => limits[0] = count(cursor, body)?,
+            "max_tokens" => limits[1] = count(cursor, body)?,
+            "max_output_tokens" => limits[2] = count(cursor, body)?,
+            "tools" => scanned.has_tools = has_items(&body[cursor.skip(1)?]),
+            "response_format" => scanned.wants_json_schema = is_json_schema(cursor, body, 1)?,
+            "text" => scanned.wants_json_schema |= text_format(cursor, body)?,
+            _ => {
+                cursor.skip(1)?;
+            }
+        }
+        Ok(())
+    })?;
+    cursor.end()?;
+    scanned.max_output_tokens = limits.into_iter().flatten().next();
+    Ok(scanned)
+}
+
+fn model(cursor: &mut Cursor<'_>, body: &[u8]) -> Result<Option<ModelField>, ScanError> {
+    let range = cursor.skip(1)?;
+    match body[range.start] {
+        b'"' => Ok(Some(ModelField { name: cursor.text(range.clone())?.into_owned(), range })),
+        b'n' => Ok(None),
+        _ => Err(ScanError::WrongType { field: "model", expected: "a string", at: range.start }),
+    }
+}
+
+fn stream(cursor: &mut Cursor<'_>, body: &[u8]) -> Result<bool, ScanError> {
+    let range = cursor.skip(1)?;
+    match &body[range.clone()] {
+        b"true" => Ok(true),
+        b"false" | b"null" => Ok(false),
+        _ => Err(ScanError::WrongType { field: "stream", expected: "true or false", at: range.start }),
+    }
+}
+
+fn stream_options(cursor: &mut Cursor<'_>, body: &[u8]) -> Result<Option<StreamOptions>, ScanError> {
+    let start = cursor.position();
+    let (mut include_usage, mut is_empty) = (None, true);
+    match cursor.next_token() {
+        Some(b'{') => cursor.entries(|cursor, key| {
+            is_empty = false;
+            let range = cursor.skip(2)?;
+            if key == "include_usage" {
+                let value = &body[range.clone()] == b"true";
+                include_usage = Some((range, value));
+            }
+            Ok(())
+        })?,
+        _ => {
+            cursor.skip(1)?;
+        }
+    }
+    let range = start..cursor.position();
+    let is_null = &body[range.clone()] == b"null";
+    // Anything else is wrong, and the provider says so better.
+    let usable = is_null || body[start] == b'{';
+    Ok(usable.then_some(StreamOptions { range, is_empty, is_null, include_usage }))
+}
+
+/// Text that mentions images is a value; only keys count.
+fn images(cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
+    cursor.take_image();
+    cursor.skip(1)?;
+    Ok(cursor.take_image())
+}
+
+/// Not a whole number: the provider judges that.
+fn count(cursor: &mut Cursor<'_>, body: &[u8]) -> Result<Option<u64>, ScanError> {
+    let range = cursor.skip(1)?;
+    Ok(str::from_utf8(&body[range]).ok().and_then(|digits| digits.parse().ok()))
+}
+
+fn has_items(array: &[u8]) -> bool {
+    let inner = array.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    inner.is_some_and(|inner| !inner.trim_ascii().is_empty())
+}
+
+/// Whether the object here has a `type` of `json_schema`.
+fn is_json_schema(cursor: &mut Cursor<'_>, body: &[u8], outside: u32) -> Result<bool, ScanError> {
+    if cursor.next_token() != Some(b'{') {
+        return cursor.skip(outside).map(|_| false);
+    }
+    let mut found = false;
+    cursor.entries(|cursor, key| {
+        let range = cursor.skip(outside + 1)?;
+        if key == "type" {
+            found = body[range.start] == b'"' && cursor.text(range)? == "json_schema";
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn text_format(cursor: &mut Cursor<'_>, body: &[u8]) -> Result<bool, ScanError> {
+    if cursor.next_token() != Some(b'{') {
+        return cursor.skip(1).map(|_| false);
+    }
+    let mut found = false;
+    cursor.entries(|cursor, key| {
+        if key == "format" {
+            found = is_json_schema(cursor, body, 2)?;
+        } else {
+            cursor.skip(2)?;
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
