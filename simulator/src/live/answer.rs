@@ -167,7 +167,7 @@ impl Writer<'_> {
                     json!({"role": "assistant", "content": null, "refusal": null, "tool_calls": [call]});
             }
             (_, Api::Chat) => {
-                choice["message"] = json!({"role": "assistant", "content": text, "refusal": null})
+                choice["message"] = json!({"role": "assistant", "content": text, "refusal": null});
             }
             _ => choice["text"] = json!(text),
         }

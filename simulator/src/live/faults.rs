@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub enum Fault {
     /// An error status.
     Status {
-        /// The HTTP status; one that is not 100 to 999 is sent as 500.
+        /// The HTTP status; one that is not 200 to 999 is sent as 500.
         code: u16,
         /// The body.
         body: ErrorBody,

@@ -44,7 +44,8 @@ pub(super) async fn play(
         Head::Never => std::future::pending().await,
         Head::Reset => reset(&mut call, &orders).await,
     }
-    let status = StatusCode::from_u16(plan.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(plan.status).ok().filter(|status| !status.is_informational());
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     call.head_sent(status.as_u16(), plan.stream, plan.input_tokens);
     let mut response = Response::new(());
     *response.status_mut() = status;
