@@ -1,0 +1,308 @@
+//! Counts what came of attempts, until telemetry takes the counts away. The request
+//! path adds to the shard of its own thread, so nobody waits for anybody.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use trunkline_proto::{telemetry::v1, types::v1 as types};
+use trunkline_routing::{
+    classify::OutcomeClass,
+    histogram::{Histogram, SCALE},
+    money::{NanoUsd, Tokens},
+};
+
+/// More than a machine that runs beside an app has worker threads.
+const SHARDS: usize = 16;
+/// Pairs of deployment and model in one shard: far more than a table in use has. What
+/// comes on top is not counted, and [`Recorder::overflowed`] says so.
+const KEYS_MAX: usize = 20_000;
+/// A model that was used in this time is in use.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// What came of one attempt.
+#[derive(Clone, Debug)]
+pub struct AttemptSample {
+    /// Full name.
+    pub deployment: Arc<str>,
+    /// The virtual model, or the deployment when pinned.
+    pub model: Arc<str>,
+    /// How it ended.
+    pub outcome: OutcomeClass,
+    /// Time to the first content. None: there was none.
+    pub ttft: Option<Duration>,
+    /// From its start to its end.
+    pub duration: Duration,
+    /// None: no usage is known, nothing was generated.
+    pub tokens: Option<(Tokens, UsageSource)>,
+    /// None: no price is known.
+    pub cost: Option<NanoUsd>,
+}
+
+/// Where token counts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsageSource {
+    /// The provider said so.
+    Provider,
+    /// Bytes divided by four.
+    Estimated,
+}
+
+/// Counts by deployment and model since they were last taken.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    shards: [Mutex<Window>; SHARDS],
+    overflowed: AtomicUsize,
+    /// Models and when their counts were last taken.
+    recent: Mutex<HashMap<Arc<str>, Instant>>,
+}
+
+/// Deployment and model.
+type Key = (Arc<str>, Arc<str>);
+/// Counts of one window.
+pub(super) type Window = HashMap<Key, Counts>;
+
+/// Counts of one deployment under one model.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    outcomes: [u64; OutcomeClass::ALL.len()],
+    tokens: Tokens,
+    cost_nano_usd: u64,
+    usage_from_provider: u64,
+    usage_estimated: u64,
+    unpriced: u64,
+    ttft: Histogram,
+    duration: Histogram,
+    breaker_openings: u64,
+}
+
+impl Recorder {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts an attempt that ended.
+    pub fn record(&self, sample: AttemptSample) {
+        let AttemptSample { deployment, model, .. } = &sample;
+        let key = (Arc::clone(deployment), Arc::clone(model));
+        self.update(key, |counts| counts.add(&sample));
+    }
+
+    /// Counts an opening of a breaker.
+    pub fn record_opening(&self, deployment: Arc<str>, model: Arc<str>) {
+        self.update((deployment, model), |counts| counts.breaker_openings += 1);
+    }
+
+    /// Samples that were not counted because too many pairs were in use.
+    pub fn overflowed(&self) -> usize {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// Whether attempts for `model` ended in the last minute or so.
+    pub fn has_traffic(&self, model: &str) -> bool {
+        let taken = self.recent.lock().get(model).is_some_and(|at| at.elapsed() < RECENT);
+        let held = |shard: &Mutex<Window>| shard.lock().keys().any(|(_, one)| &**one == model);
+        taken || self.shards.iter().any(held)
+    }
+
+    fn update(&self, key: Key, change: impl FnOnce(&mut Counts)) {
+        let mut shard = self.shards[own_shard()].lock();
+        if shard.len() >= KEYS_MAX && !shard.contains_key(&key) {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        change(shard.entry(key).or_default());
+    }
+
+    /// Takes all counts away.
+    pub(super) fn take(&self) -> Window {
+        let mut whole = Window::new();
+        for shard in &self.shards {
+            let taken = std::mem::take(&mut *shard.lock());
+            if whole.is_empty() {
+                whole = taken;
+                continue;
+            }
+            for (key, counts) in taken {
+                whole.entry(key).or_default().merge(&counts);
+            }
+        }
+        let now = Instant::now();
+        let mut recent = self.recent.lock();
+        recent.retain(|_, at| now.duration_since(*at) < RECENT);
+        recent.extend(whole.keys().map(|(_, model)| (Arc::clone(model), now)));
+        drop(recent);
+        whole
+    }
+}
+
+/// Each thread keeps to one shard.
+fn own_shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OWN: Cell<Option<usize>> = const { Cell::new(None) });
+    OWN.with(|own| {
+        own.get().unwrap_or_else(|| {
+            let shard = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            own.set(Some(shard));
+            shard
+        })
+    })
+}
+
+impl Counts {
+    fn add(&mut self, sample: &AttemptSample) {
+        self.outcomes[sample.outcome as usize] += 1;
+        if let Some(ttft) = sample.ttft {
+            self.ttft.record(micros(ttft));
+        }
+        self.duration.record(micros(sample.duration));
+        let Some((tokens, source)) = sample.tokens else { return };
+        add_tokens(&mut self.tokens, tokens);
+        match source {
+            UsageSource::Provider => self.usage_from_provider += 1,
+            UsageSource::Estimated => self.usage_estimated += 1,
+        }
+        match sample.cost {
+            Some(NanoUsd(cost)) => self.cost_nano_usd = self.cost_nano_usd.saturating_add(cost),
+            None => self.unpriced += 1,
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (sum, more) in self.outcomes.iter_mut().zip(other.outcomes) {
+            *sum += more;
+        }
+        add_tokens(&mut self.tokens, other.tokens);
+        self.cost_nano_usd = self.cost_nano_usd.saturating_add(other.cost_nano_usd);
+        self.usage_from_provider += other.usage_from_provider;
+        self.usage_estimated += other.usage_estimated;
+        self.unpriced += other.unpriced;
+        self.ttft.merge(&other.ttft);
+        self.duration.merge(&other.duration);
+        self.breaker_openings += other.breaker_openings;
+    }
+
+    /// As it travels.
+    pub(super) fn to_wire(&self, (deployment, model): &Key) -> v1::TargetStats {
+        let seen = OutcomeClass::ALL.iter().filter(|class| self.outcomes[**class as usize] > 0);
+        v1::TargetStats {
+            deployment: deployment.to_string(),
+            model: model.to_string(),
+            outcomes: seen
+                .map(|class| v1::OutcomeCount {
+                    outcome: wire_outcome(*class) as i32,
+                    count: self.outcomes[*class as usize],
+                })
+                .collect(),
+            input_tokens: self.tokens.input,
+            cached_input_tokens: self.tokens.cached_input,
+            output_tokens: self.tokens.output,
+            cost_nano_usd: self.cost_nano_usd,
+            usage_from_provider: self.usage_from_provider,
+            usage_estimated: self.usage_estimated,
+            unpriced: self.unpriced,
+            ttft: wire_histogram(&self.ttft),
+            duration: wire_histogram(&self.duration),
+            breaker_openings: self.breaker_openings,
+        }
+    }
+}
+
+fn add_tokens(sum: &mut Tokens, more: Tokens) {
+    sum.input = sum.input.saturating_add(more.input);
+    sum.cached_input = sum.cached_input.saturating_add(more.cached_input);
+    sum.output = sum.output.saturating_add(more.output);
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn wire_histogram(histogram: &Histogram) -> Option<v1::Histogram> {
+    if histogram.count() == 0 {
+        return None;
+    }
+    let parts = histogram.to_parts();
+    Some(v1::Histogram {
+        scale: SCALE,
+        offset: parts.offset,
+        bucket_counts: parts.bucket_counts,
+        zero_count: parts.zero_count,
+        sum: parts.sum,
+        min: parts.min,
+        max: parts.max,
+    })
+}
+
+/// The wire enum has the same variants.
+fn wire_outcome(class: OutcomeClass) -> types::OutcomeClass {
+    match class {
+        OutcomeClass::Ok => types::OutcomeClass::Ok,
+        OutcomeClass::Connect => types::OutcomeClass::Connect,
+        OutcomeClass::Reset => types::OutcomeClass::Reset,
+        OutcomeClass::Timeout => types::OutcomeClass::Timeout,
+        OutcomeClass::ServerError => types::OutcomeClass::ServerError,
+        OutcomeClass::Unavailable => types::OutcomeClass::Unavailable,
+        OutcomeClass::Overloaded => types::OutcomeClass::Overloaded,
+        OutcomeClass::RateLimited => types::OutcomeClass::RateLimited,
+        OutcomeClass::Auth => types::OutcomeClass::Auth,
+        OutcomeClass::Quota => types::OutcomeClass::Quota,
+        OutcomeClass::ModelNotFound => types::OutcomeClass::ModelNotFound,
+        OutcomeClass::InvalidRequest => types::OutcomeClass::InvalidRequest,
+        OutcomeClass::ContextLength => types::OutcomeClass::ContextLength,
+        OutcomeClass::ContentFilter => types::OutcomeClass::ContentFilter,
+        OutcomeClass::Malformed => types::OutcomeClass::Malformed,
+        OutcomeClass::Empty => types::OutcomeClass::Empty,
+        OutcomeClass::MidStream => types::OutcomeClass::MidStream,
+        OutcomeClass::Cancelled => types::OutcomeClass::Cancelled,
+        OutcomeClass::Overtaken => types::OutcomeClass::Overtaken,
+        OutcomeClass::Transient => types::OutcomeClass::Transient,
+        OutcomeClass::Misconfigured => types::OutcomeClass::Misconfigured,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_all_threads_are_taken_once() {
+        let recorder = Recorder::new();
+        let sample = AttemptSample {
+            deployment: "p/d".into(),
+            model: "chat".into(),
+            outcome: OutcomeClass::Ok,
+            ttft: Some(Duration::from_millis(3)),
+            duration: Duration::from_millis(9),
+            tokens: Some((Tokens { input: 5, cached_input: 2, output: 7 }, UsageSource::Provider)),
+            cost: None,
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| recorder.record(sample.clone()));
+            }
+        });
+        recorder.record_opening("p/d".into(), "chat".into());
+        let window = recorder.take();
+        let stats: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
+        assert_eq!(stats.len(), 1);
+        let ok = v1::OutcomeCount { outcome: types::OutcomeClass::Ok as i32, count: 20 };
+        assert_eq!(stats[0].outcomes, [ok]);
+        assert_eq!((stats[0].input_tokens, stats[0].output_tokens), (100, 140));
+        assert_eq!((stats[0].usage_from_provider, stats[0].unpriced), (20, 20));
+        assert_eq!(stats[0].breaker_openings, 1);
+        let ttft = stats[0].ttft.as_ref().unwrap();
+        assert_eq!((ttft.sum, ttft.min, ttft.max), (60_000, 3_000, 3_000));
+        assert!(recorder.take().is_empty());
+        assert!(recorder.has_traffic("chat") && !recorder.has_traffic("other"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Owns the newest routing table. A change is checked as a whole, takes effect at once
+//! for all readers, and is kept on disk; or it is refused and nothing changes.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tonic::Code;
+use trunkline_proto::{
+    admin::v1::Config,
+    agent::v1::Update,
+    convert::{canonical, removal_guard, routing_table, sync},
+    problems::Problems,
+};
+use trunkline_routing::table::{RoutingTable, Version};
+
+use super::{Cache, version_from_wire};
+
+/// A configuration and what agents decide by.
+#[derive(Debug)]
+pub struct LoadedTable {
+    /// In canonical form; deltas apply to it.
+    pub config: Config,
+    /// Made of `config`.
+    pub table: RoutingTable,
+}
+
+/// The newest routing table.
+#[derive(Debug)]
+pub struct TableStore {
+    newest: watch::Sender<Option<Arc<LoadedTable>>>,
+    cache: Option<Cache>,
+}
+
+/// Why an update was refused.
+#[derive(Debug, Error)]
+pub enum UpdateError {
+    /// A delta that does not start at what is held.
+    #[error("delta from epoch {:?} revision {}, but this agent holds epoch {:?} revision {}",
+        base.epoch, base.revision, held.epoch, held.revision)]
+    Base {
+        /// Where the delta starts.
+        base: Version,
+        /// What is held.
+        held: Version,
+    },
+    /// It looks like an accident.
+    #[error("{0}")]
+    Removal(String),
+    /// The result is not a configuration.
+    #[error("invalid configuration: {0}")]
+    Invalid(Problems),
+    /// The result is not what the control plane has.
+    #[error("state_sha256 differs from that of the resulting table; send a snapshot")]
+    Checksum,
+}
+
+impl UpdateError {
+    /// For the refusal.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Base { .. } | Self::Removal(_) => Code::FailedPrecondition,
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::Checksum => Code::DataLoss,
+        }
+    }
+}
+
+impl TableStore {
+    /// No table yet. Without a cache nothing is kept on disk.
+    pub fn new(cache: Option<Cache>) -> Self {
+        Self { newest: watch::Sender::new(None), cache }
+    }
+
+    /// Takes the table that was kept on disk, if there is a good one. Blocks.
+    pub fn load_cache(&self) {
+        let Some(cache) = &self.cache else { return };
+        let loaded = cache.load();
+        for (path, why) in &loaded.set_aside {
+            tracing::warn!(path = %path.display(), error = %why, "cached table set aside");
+        }
+        let Some((version, config)) = loaded.state else { return };
+        if let Err(problems) = self.install(version, config) {
+            tracing::warn!(error = %problems, "cached table is not valid for this build");
+        }
+    }
+
+    /// Replaces the table by a configuration from a file, say. Not kept on disk.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing changes.
+    pub fn install(&self, version: Version, config: Config) -> Result<(), Problems> {
+        let config = canonical(config);
+        let table = routing_table(version, &config)?;
+        self.newest.send_replace(Some(Arc::new(LoadedTable { config, table })));
+        Ok(())
+    }
+
+    /// The newest table. None: there never was one.
+    pub fn newest(&self) -> Option<Arc<LoadedTable>> {
+        self.newest.borrow().clone()
+    }
+
+    /// Follows the newest table.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<LoadedTable>>> {
+        self.newest.subscribe()
+    }
+
+    /// What is held. None: nothing.
+    pub fn applied(&self) -> Option<Version> {
+        self.newest.borrow().as_ref().map(|loaded| loaded.table.version.clone())
+    }
+
+    /// Applies all parts of one update, or nothing. `has_traffic` says whether a virtual
+    /// model is in use here.
+    ///
+    /// # Errors
+    /// Why it was refused; then nothing changed.
+    pub async fn apply_update(
+        &self,
+        parts: Vec<Update>,
+        has_traffic: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Arc<LoadedTable>, UpdateError> {
+        let loaded = Arc::new(self.build(parts, has_traffic)?);
+        self.newest.send_replace(Some(Arc::clone(&loaded)));
+        self.keep(Arc::clone(&loaded)).await;
+        Ok(loaded)
+    }
+
+    fn build(
+        &self,
+        parts: Vec<Update>,
+        has_traffic: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<LoadedTable, UpdateError> {
+        let held = self.newest();
+        let mut change = merge(parts);
+        let empty = Config::default();
+        let base = if change.full {
+            &empty
+        } else {
+            let base = version_from_wire(change.base.take().unwrap_or_default());
+            let version = held.as_ref().map(|held| held.table.version.clone()).unwrap_or_default();
+            if base != version {
+                return Err(UpdateError::Base { base, held: version });
+            }
+            held.as_ref().map_or(&empty, |held| &held.config)
+        };
+        let config = sync::apply(base, change.upserts, &change.removals);
+        // A snapshot is what an agent of another history gets: all may be different there.
+        if !change.force && !change.full {
+            removal_guard(base, &config, &has_traffic).map_err(UpdateError::Removal)?;
+        }
+        let version = version_from_wire(change.version.unwrap_or_default());
+        let table = routing_table(version, &config).map_err(UpdateError::Invalid)?;
+        if change.state_sha256[..] != sync::state_sha256(&config) {
+            return Err(UpdateError::Checksum);
+        }
+        Ok(LoadedTable { config, table })
+    }
+
+    /// Keeps it for the next start. A disk that refuses does not refuse the update: what
+    /// is served is newer than what a restart would find.
+    async fn keep(&self, loaded: Arc<LoadedTable>) {
+        let Some(cache) = self.cache.clone() else { return };
+        let stored = tokio::task::spawn_blocking(move || cache.store(&loaded.table.version, &loaded.config));
+        match stored.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "routing table not kept on disk"),
+            Err(error) => tracing::error!(%error, "routing table not kept on disk"),
+        }
+    }
+}
+
+/// All parts as one: resources of all, the rest from the last.
+fn merge(parts: Vec<Update>) -> Update {
+    let mut whole = Update::default();
+    for mut part in parts {
+        whole.upserts.append(&mut part.upserts);
+        whole.removals.append(&mut part.removals);
+        whole.full |= part.full;
+        whole.force |= part.force;
+        whole.version = part.version.or(whole.version);
+        whole.base = part.base.or(whole.base);
+        whole.state_sha256 = part.state_sha256;
+    }
+    whole
+}
