@@ -14,6 +14,7 @@ use super::{
 
 /// What an event says. All false and empty: it is about the stream only (role, ping,
 /// comment, Azure's prompt filter results).
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventFacts {
     /// `[DONE]`. No proof of success: some send it after an error.
@@ -52,7 +53,7 @@ struct Chunk<'a> {
 pub(super) struct Choice<'a> {
     /// `message` in answers that are no streams.
     #[serde(borrow, alias = "message")]
-    delta: Option<Content<'a>>,
+    delta: Option<Message<'a>>,
     #[serde(borrow)]
     text: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -60,7 +61,7 @@ pub(super) struct Choice<'a> {
 }
 
 #[derive(Deserialize)]
-struct Content<'a> {
+struct Message<'a> {
     #[serde(borrow)]
     content: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -47,6 +47,7 @@ pub enum ScanError {
 }
 
 /// What was found.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// Offset just after the `{` of the whole body.
