@@ -158,8 +158,14 @@ fn refuse_rollback(view: &View, tip: &Mark, journal_dir: &Path, view_dir: &Path)
 /// Makes the view show the journal's state, and says what differed.
 fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, folded: &Folded) {
     let before = found.view.mark().ok().flatten();
-    match found.view.show(tip, &state.config, &folded.verdicts) {
+    let shown = found.view.show(tip, &state.config, &folded.verdicts);
+    match shown {
         Ok(0) => {}
+        // sled can open damaged files as empty ones, and say nothing.
+        Ok(_) if before.is_none() && tip.sequence > 0 && found.lost.is_none() => {
+            tracing::error!("the view is gone: rebuilt from the journal; telemetry totals are lost");
+            found.lost = Some("the view was gone; telemetry totals before this start are lost".into());
+        }
         Ok(keys) if before.as_ref() == Some(tip) => {
             tracing::error!(keys, "the view had lost or changed keys; rebuilt from the journal");
             found.lost = Some(format!(
