@@ -23,7 +23,7 @@ use trunkline_routing::{
 /// More than a machine that runs beside an app has worker threads.
 const SHARDS: usize = 16;
 /// Pairs of deployment and model in one shard: far more than a table in use has. What
-/// comes on top is not counted, and [`Recorder::overflowed`] says so.
+/// comes on top is not counted, and telemetry warns.
 const KEYS_MAX: usize = 20_000;
 /// A model that was used in this time is in use.
 const RECENT: Duration = Duration::from_secs(60);
@@ -92,9 +92,13 @@ impl Recorder {
 
     /// Counts an attempt that ended.
     pub fn record(&self, sample: AttemptSample) {
-        let AttemptSample { deployment, model, .. } = &sample;
-        let key = (Arc::clone(deployment), Arc::clone(model));
-        self.update(key, |counts| counts.add(&sample));
+        let AttemptSample { deployment, model, outcome, ttft, duration, tokens, cost } = sample;
+        self.update((deployment, model), |counts| {
+            counts.add_end(outcome, ttft, duration);
+            if let Some((tokens, source)) = tokens {
+                counts.add_usage(tokens, source, cost);
+            }
+        });
     }
 
     /// Counts an opening of a breaker.
@@ -102,9 +106,10 @@ impl Recorder {
         self.update((deployment, model), |counts| counts.breaker_openings += 1);
     }
 
-    /// Samples that were not counted because too many pairs were in use.
-    pub fn overflowed(&self) -> usize {
-        self.overflowed.load(Ordering::Relaxed)
+    /// How many samples were not counted, since last asked, because too many pairs were
+    /// in use.
+    pub(super) fn take_overflowed(&self) -> usize {
+        self.overflowed.swap(0, Ordering::Relaxed)
     }
 
     /// Whether attempts for `model` ended in the last minute or so.
@@ -159,19 +164,21 @@ fn own_shard() -> usize {
 }
 
 impl Counts {
-    fn add(&mut self, sample: &AttemptSample) {
-        self.outcomes[sample.outcome as usize] += 1;
-        if let Some(ttft) = sample.ttft {
+    fn add_end(&mut self, outcome: OutcomeClass, ttft: Option<Duration>, duration: Duration) {
+        self.outcomes[outcome as usize] += 1;
+        if let Some(ttft) = ttft {
             self.ttft.record(micros(ttft));
         }
-        self.duration.record(micros(sample.duration));
-        let Some((tokens, source)) = sample.tokens else { return };
+        self.duration.record(micros(duration));
+    }
+
+    fn add_usage(&mut self, tokens: Tokens, source: UsageSource, cost: Option<NanoUsd>) {
         add_tokens(&mut self.tokens, tokens);
         match source {
             UsageSource::Provider => self.usage_from_provider += 1,
             UsageSource::Estimated => self.usage_estimated += 1,
         }
-        match sample.cost {
+        match cost {
             Some(NanoUsd(cost)) => self.cost_nano_usd = self.cost_nano_usd.saturating_add(cost),
             None => self.unpriced += 1,
         }

@@ -191,7 +191,7 @@ impl<'a> Stream<'a> {
                 let verdicts = Verdicts::from_wire(publication, Instant::now());
                 self.context.verdicts.send_replace(Arc::new(verdicts));
             }
-            Some(sync_response::Message::HeartbeatAck(ack)) => self.heartbeat_ack(ack)?,
+            Some(sync_response::Message::HeartbeatAck(ack)) => self.heartbeat_ack(&ack)?,
             // Of a newer control plane.
             None => {}
         }
@@ -252,7 +252,7 @@ impl<'a> Stream<'a> {
         Ok(Some(Ack { nonce, applied: self.applied(), error_detail }))
     }
 
-    fn heartbeat_ack(&mut self, ack: HeartbeatAck) -> Result<(), Status> {
+    fn heartbeat_ack(&mut self, ack: &HeartbeatAck) -> Result<(), Status> {
         let up_to_date = ack.current.is_none()
             || ack.current == self.applied()
             || ack.current == self.refused

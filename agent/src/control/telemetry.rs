@@ -12,7 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use trunkline_proto::telemetry::v1::{
-    StreamReportsRequest, StreamReportsResponse, telemetry_service_client::TelemetryServiceClient,
+    StreamReportsRequest, StreamReportsResponse, TargetStats,
+    telemetry_service_client::TelemetryServiceClient,
 };
 
 use super::{
@@ -105,12 +106,16 @@ impl Reporter {
         let covered = now.duration_since(self.window_start);
         self.window_start = now;
         let window = self.context.recorder.take();
+        let uncounted = self.context.recorder.take_overflowed();
+        if uncounted > 0 {
+            tracing::warn!(uncounted, "too many pairs of deployment and model to count");
+        }
         for targets in chunks(&window) {
             self.push(targets, covered);
         }
     }
 
-    fn push(&mut self, targets: Vec<trunkline_proto::telemetry::v1::TargetStats>, covered: Duration) {
+    fn push(&mut self, targets: Vec<TargetStats>, covered: Duration) {
         self.last_seq += 1;
         let identity = &self.context.identity;
         self.unacked.push_back(StreamReportsRequest {
@@ -204,7 +209,7 @@ impl Reporter {
     }
 }
 
-fn chunks(window: &Window) -> Vec<Vec<trunkline_proto::telemetry::v1::TargetStats>> {
+fn chunks(window: &Window) -> Vec<Vec<TargetStats>> {
     let stats: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
     stats.chunks(TARGETS_MAX).map(<[_]>::to_vec).collect()
 }

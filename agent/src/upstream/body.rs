@@ -35,10 +35,7 @@ pub enum BodyError {
 
 impl UpstreamBody {
     pub(super) fn new(incoming: Incoming, connection: Connection, pool: Arc<Pool>) -> Self {
-        let mut body = Self {
-            incoming,
-            held: Some((connection, pool)),
-        };
+        let mut body = Self { incoming, held: Some((connection, pool)) };
         body.release_at_end();
         body
     }
@@ -65,26 +62,20 @@ impl Body for UpstreamBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = self.get_mut();
-        Poll::Ready(
-            match ready!(Pin::new(&mut body.incoming).poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    body.release_at_end();
-                    Some(Ok(frame))
-                }
-                Some(Err(error)) => {
-                    body.held = None;
-                    Some(Err(if error.is_parse() {
-                        BodyError::Protocol(error)
-                    } else {
-                        BodyError::Cut(error)
-                    }))
-                }
-                None => {
-                    body.release();
-                    None
-                }
-            },
-        )
+        Poll::Ready(match ready!(Pin::new(&mut body.incoming).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                body.release_at_end();
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                body.held = None;
+                Some(Err(if error.is_parse() { BodyError::Protocol(error) } else { BodyError::Cut(error) }))
+            }
+            None => {
+                body.release();
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {

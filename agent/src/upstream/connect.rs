@@ -92,8 +92,7 @@ impl Connector {
             Some(name) => {
                 let connector = TlsConnector::from(Arc::clone(&self.tls));
                 let tls = connector.connect(name.clone(), stream).await;
-                self.start(tls.map_err(|error| SendError::Connect(ConnectFailure::Tls(error)))?)
-                    .await
+                self.start(tls.map_err(|error| SendError::Connect(ConnectFailure::Tls(error)))?).await
             }
         }
     }
@@ -135,9 +134,7 @@ async fn resolve(endpoint: &Endpoint, pool: &Pool) -> Result<Vec<SocketAddr>, Se
         }
         Err(error) => error,
     };
-    let last = pool
-        .last_good()
-        .map(|address| vec![SocketAddr::new(address, endpoint.port)]);
+    let last = pool.last_good().map(|address| vec![SocketAddr::new(address, endpoint.port)]);
     last.ok_or(SendError::Connect(ConnectFailure::Dns(failure)))
 }
 

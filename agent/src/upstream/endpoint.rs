@@ -63,10 +63,7 @@ impl Endpoint {
             other => return Err(EndpointError::Scheme(other.to_owned())),
         };
         // Brackets belong to URLs; the resolver and TLS want the bare address.
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
             return Err(EndpointError::NotAUrl);
         }
@@ -79,11 +76,7 @@ impl Endpoint {
         };
         Ok(Self {
             // Connections checked under different address rules are never shared.
-            origin: format!(
-                "{scheme}://{}:{port} {allow_private_network}",
-                authority.host()
-            )
-            .into(),
+            origin: format!("{scheme}://{}:{port} {allow_private_network}", authority.host()).into(),
             host: host.into(),
             port,
             allow_private_network,
@@ -98,10 +91,7 @@ impl Endpoint {
     ///
     /// # Panics
     /// If `suffix` can't stand in a path: it is a constant of a dialect, never input.
-    #[expect(
-        clippy::expect_used,
-        reason = "the prefix was parsed, suffixes are constants"
-    )]
+    #[expect(clippy::expect_used, reason = "the prefix was parsed, suffixes are constants")]
     pub fn path(&self, suffix: &str) -> PathAndQuery {
         debug_assert!(suffix.starts_with('/'), "a suffix starts with a slash");
         let path = [&self.prefix, suffix].concat();
@@ -143,22 +133,10 @@ mod tests {
         };
         check("", EndpointError::NotAUrl);
         check("/v1", EndpointError::NotAUrl);
-        check(
-            "http://example.com",
-            EndpointError::Scheme("http".to_owned()),
-        );
+        check("http://example.com", EndpointError::Scheme("http".to_owned()));
         check("ftp://example.com", EndpointError::Scheme("ftp".to_owned()));
-        check(
-            "https://user:pw@example.com",
-            EndpointError::Unexpected("user info"),
-        );
-        check(
-            "https://example.com/v1?x=1",
-            EndpointError::Unexpected("query"),
-        );
-        check(
-            "https://example.com/v1#x",
-            EndpointError::Unexpected("fragment"),
-        );
+        check("https://user:pw@example.com", EndpointError::Unexpected("user info"));
+        check("https://example.com/v1?x=1", EndpointError::Unexpected("query"));
+        check("https://example.com/v1#x", EndpointError::Unexpected("fragment"));
     }
 }

@@ -51,9 +51,7 @@ pub enum SendError {
     #[error("connect: no connection within the time limit")]
     ConnectTimeout,
     /// The address is not one that this provider may be at; nothing was sent.
-    #[error(
-        "connect: {0} is a private or reserved address; allow_private_network permits private ones"
-    )]
+    #[error("connect: {0} is a private or reserved address; allow_private_network permits private ones")]
     AddressRefused(IpAddr),
     /// The connection ended after the request was written and before a response head.
     #[error("upstream closed the connection before answering")]
@@ -74,13 +72,7 @@ enum Sent {
 impl Upstream {
     /// No connections yet. `tls` is shared by all workers.
     pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self {
-            connector: Connector {
-                tls,
-                tasks: TaskTracker::new(),
-            },
-            pools: Pools::default(),
-        }
+        Self { connector: Connector { tls, tasks: TaskTracker::new() }, pools: Pools::default() }
     }
 
     /// Sends `request` and waits for the response head. The request's URI is
@@ -96,10 +88,7 @@ impl Upstream {
         connect_timeout: Duration,
     ) -> Result<Response<UpstreamBody>, SendError> {
         let pool = self.pools.of(&endpoint.origin);
-        request
-            .headers_mut()
-            .entry(HOST)
-            .or_insert_with(|| endpoint.host_header().clone());
+        request.headers_mut().entry(HOST).or_insert_with(|| endpoint.host_header().clone());
         // Each turn uses up a pooled connection, so this ends.
         while let Some(mut connection) = pool.checkout() {
             match exchange(&mut connection, request).await {
@@ -108,10 +97,7 @@ impl Upstream {
                 Sent::Unwritten(unsent) => request = *unsent,
             }
         }
-        let mut connection = self
-            .connector
-            .connect(endpoint, &pool, connect_timeout)
-            .await?;
+        let mut connection = self.connector.connect(endpoint, &pool, connect_timeout).await?;
         match exchange(&mut connection, request).await {
             Sent::Response(response) => Ok(deliver(response, connection, pool)),
             Sent::Failed(error) => Err(error),
@@ -136,17 +122,13 @@ impl Upstream {
 async fn exchange(connection: &mut Connection, request: Request<Full<Bytes>>) -> Sent {
     match connection.sender.try_send_request(request).await {
         Ok(response) => Sent::Response(response),
-        Err(mut error) => match error.take_message() {
-            Some(unsent) => Sent::Unwritten(Box::new(unsent)),
-            None => {
-                let error = error.into_error();
-                Sent::Failed(if error.is_parse() {
-                    SendError::Protocol(error)
-                } else {
-                    SendError::Reset(error)
-                })
+        Err(mut error) => {
+            if let Some(unsent) = error.take_message() {
+                return Sent::Unwritten(Box::new(unsent));
             }
-        },
+            let error = error.into_error();
+            Sent::Failed(if error.is_parse() { SendError::Protocol(error) } else { SendError::Reset(error) })
+        }
     }
 }
 

@@ -26,11 +26,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(sender: SendRequest<Full<Bytes>>, task: AbortHandle) -> Self {
-        Self {
-            sender,
-            task,
-            born: Instant::now(),
-        }
+        Self { sender, task, born: Instant::now() }
     }
 }
 
@@ -71,28 +67,23 @@ impl Pool {
         let idle = &mut self.idle.lock().connections;
         idle.retain(|kept| kept.is_usable(now));
         // One whose request body is still on its way is not ready: its turn comes later.
-        let newest = idle
-            .iter()
-            .rposition(|kept| kept.connection.sender.is_ready())?;
+        let newest = idle.iter().rposition(|kept| kept.connection.sender.is_ready())?;
         Some(idle.remove(newest).connection)
     }
 
     /// Takes back a connection whose exchange is over.
     pub(super) fn give_back(&self, connection: Connection) {
         let now = Instant::now();
-        let returned = Idle {
-            connection,
-            since: now,
-        };
+        let returned = Idle { connection, since: now };
         if !returned.is_usable(now) {
             return;
         }
-        let mut shelf = self.idle.lock();
-        if shelf.closed {
+        let mut kept = self.idle.lock();
+        if kept.closed {
             return;
         }
-        let idle = &mut shelf.connections;
-        let stale = idle.iter().take_while(|kept| !kept.is_usable(now)).count();
+        let idle = &mut kept.connections;
+        let stale = idle.iter().take_while(|one| !one.is_usable(now)).count();
         idle.drain(..stale);
         if idle.len() >= IDLE_MAX {
             idle.remove(0);
@@ -110,16 +101,13 @@ impl Pool {
 
     fn evict(&self) {
         let now = Instant::now();
-        self.idle
-            .lock()
-            .connections
-            .retain(|kept| kept.is_usable(now));
+        self.idle.lock().connections.retain(|kept| kept.is_usable(now));
     }
 
     fn close(&self) {
-        let mut shelf = self.idle.lock();
-        shelf.closed = true;
-        shelf.connections.clear();
+        let mut kept = self.idle.lock();
+        kept.closed = true;
+        kept.connections.clear();
     }
 }
 

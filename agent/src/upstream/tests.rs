@@ -32,20 +32,14 @@ fn upstream() -> Upstream {
 
 fn request(endpoint: &Endpoint) -> Request<Full<Bytes>> {
     let body = Full::new(Bytes::from_static(b"{}"));
-    Request::post(endpoint.path("/chat/completions"))
-        .body(body)
-        .unwrap()
+    Request::post(endpoint.path("/chat/completions")).body(body).unwrap()
 }
 
 /// Reads one request whose body is `{}`.
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n{}") {
-        assert_ne!(
-            stream.read_buf(&mut read).await.unwrap(),
-            0,
-            "request was cut"
-        );
+        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "request was cut");
     }
     String::from_utf8(read).unwrap()
 }
@@ -54,10 +48,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
 async fn read_close(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     // A reset is a close too.
-    timeout(LIMIT, stream.read_to_end(&mut rest))
-        .await
-        .expect("not closed")
-        .ok();
+    timeout(LIMIT, stream.read_to_end(&mut rest)).await.expect("not closed").ok();
 }
 
 async fn send_whole(upstream: &Upstream, endpoint: &Arc<Endpoint>) -> Result<Bytes, SendError> {
@@ -83,17 +74,9 @@ async fn one_connection_serves_one_request_after_the_other() {
         assert_eq!(send_whole(&upstream, &endpoint).await.unwrap(), "ok");
     }
     let requests = timeout(LIMIT, server).await.unwrap().unwrap();
-    assert!(
-        requests[2].starts_with("POST /v1/chat/completions HTTP/1.1\r\n"),
-        "{requests:?}"
-    );
-    assert!(
-        requests[2].contains(&format!("host: {address}\r\n")),
-        "{requests:?}"
-    );
-    timeout(LIMIT, upstream.close())
-        .await
-        .expect("connections end");
+    assert!(requests[2].starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{requests:?}");
+    assert!(requests[2].contains(&format!("host: {address}\r\n")), "{requests:?}");
+    timeout(LIMIT, upstream.close()).await.expect("connections end");
 }
 
 #[tokio::test]
@@ -163,22 +146,13 @@ async fn dropping_the_body_early_closes_the_connection() {
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_request(&mut stream).await;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab").await.unwrap();
         read_close(&mut stream).await;
     });
     let (upstream, endpoint) = (upstream(), endpoint(address));
-    let response = upstream
-        .send(&endpoint, request(&endpoint), LIMIT)
-        .await
-        .unwrap();
+    let response = upstream.send(&endpoint, request(&endpoint), LIMIT).await.unwrap();
     let mut body = response.into_body();
-    assert_eq!(
-        body.frame().await.unwrap().unwrap().into_data().unwrap(),
-        "ab"
-    );
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
     drop(body);
     timeout(LIMIT, server).await.unwrap().unwrap();
 }
@@ -189,16 +163,10 @@ async fn an_answer_that_breaks_off_is_an_error() {
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_request(&mut stream).await;
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab").await.unwrap();
     });
     let (upstream, endpoint) = (upstream(), endpoint(address));
-    let response = upstream
-        .send(&endpoint, request(&endpoint), LIMIT)
-        .await
-        .unwrap();
+    let response = upstream.send(&endpoint, request(&endpoint), LIMIT).await.unwrap();
     let broken = response.into_body().collect().await.unwrap_err();
     assert!(matches!(broken, BodyError::Cut(_)), "{broken:?}");
     server.await.unwrap();
@@ -209,10 +177,7 @@ async fn a_tls_handshake_that_never_ends_is_a_connect_timeout() {
     let (_listener, address) = listener().await;
     let endpoint = Arc::new(Endpoint::parse(&format!("https://{address}"), true).unwrap());
     let limit = Duration::from_millis(50);
-    let error = upstream()
-        .send(&endpoint, request(&endpoint), limit)
-        .await
-        .unwrap_err();
+    let error = upstream().send(&endpoint, request(&endpoint), limit).await.unwrap_err();
     assert!(matches!(error, SendError::ConnectTimeout), "{error:?}");
 }
 
@@ -220,13 +185,8 @@ async fn a_tls_handshake_that_never_ends_is_a_connect_timeout() {
 async fn a_closed_port_is_a_refused_connection() {
     let (listener, address) = listener().await;
     drop(listener);
-    let error = send_whole(&upstream(), &endpoint(address))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, SendError::Connect(ConnectFailure::Refused(_))),
-        "{error:?}"
-    );
+    let error = send_whole(&upstream(), &endpoint(address)).await.unwrap_err();
+    assert!(matches!(error, SendError::Connect(ConnectFailure::Refused(_))), "{error:?}");
 }
 
 #[tokio::test]
@@ -236,9 +196,7 @@ async fn a_close_before_the_head_is_a_reset() {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_request(&mut stream).await;
     });
-    let error = send_whole(&upstream(), &endpoint(address))
-        .await
-        .unwrap_err();
+    let error = send_whole(&upstream(), &endpoint(address)).await.unwrap_err();
     assert!(matches!(error, SendError::Reset(_)), "{error:?}");
     server.await.unwrap();
 }
@@ -253,9 +211,7 @@ async fn what_is_not_http_is_a_protocol_error() {
             // The agent may close before it has read all of it.
             stream.write_all(&answer).await.ok();
         });
-        let error = send_whole(&upstream(), &endpoint(address))
-            .await
-            .unwrap_err();
+        let error = send_whole(&upstream(), &endpoint(address)).await.unwrap_err();
         assert!(matches!(error, SendError::Protocol(_)), "{error:?}");
         server.await.unwrap();
     };
@@ -269,10 +225,7 @@ async fn a_private_address_is_refused_where_it_is_dialled() {
     let (_listener, address) = listener().await;
     let endpoint = Arc::new(Endpoint::parse(&format!("https://{address}"), false).unwrap());
     let error = send_whole(&upstream(), &endpoint).await.unwrap_err();
-    assert!(
-        matches!(error, SendError::AddressRefused(ip) if ip == address.ip()),
-        "{error:?}"
-    );
+    assert!(matches!(error, SendError::AddressRefused(ip) if ip == address.ip()), "{error:?}");
     // A name that leads to it is no way around.
     let named = format!("https://localhost:{}", address.port());
     let endpoint = Arc::new(Endpoint::parse(&named, false).unwrap());

@@ -10,9 +10,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 /// # Errors
 /// If the cryptography built in lacks what TLS 1.2 and 1.3 need.
 pub fn client_config() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
+    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
