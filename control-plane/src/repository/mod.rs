@@ -77,6 +77,9 @@ pub struct ConfigWrite {
     pub force: bool,
 }
 
+/// A key and its value, opaque to the repository.
+pub type Blob = (Vec<u8>, Vec<u8>);
+
 /// What the writer publishes and others read.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -172,7 +175,7 @@ impl Repository {
     ///
     /// # Errors
     /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
-    pub async fn put_blobs(&self, blobs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), CommitError> {
+    pub async fn put_blobs(&self, blobs: Vec<Blob>) -> Result<(), CommitError> {
         self.ask(move |writer| writer.put_blobs(blobs)).await?
     }
 
@@ -180,7 +183,7 @@ impl Repository {
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub async fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CommitError> {
+    pub async fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<Blob>, CommitError> {
         let prefix = prefix.to_vec();
         self.ask(move |writer| writer.scan_blobs(&prefix)).await?
     }

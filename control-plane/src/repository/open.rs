@@ -157,6 +157,10 @@ fn refuse_rollback(view: &View, tip: &Mark, journal_dir: &Path, view_dir: &Path)
 
 /// Makes the view show the journal's state, and says what differed.
 fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, folded: &Folded) {
+    if found.trouble.is_some() {
+        // It is in memory until there is room; nothing can be told from it.
+        return;
+    }
     let before = found.view.mark().ok().flatten();
     let shown = found.view.show(tip, &state.config, &folded.verdicts);
     match shown {

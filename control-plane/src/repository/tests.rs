@@ -293,3 +293,22 @@ async fn a_crash_between_journal_and_view_loses_nothing() {
     assert_eq!(provider_name(&repository), "p3");
     assert_eq!(repository.state().version.revision, 3);
 }
+
+#[tokio::test]
+async fn after_a_failed_write_it_reads_on_and_says_why_it_does_not_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = on_disk(directory.path()).unwrap();
+    commits(&repository, 2).await;
+    repository.ask(Writer::break_journal).await.unwrap();
+    for _ in 0..2 {
+        let refused = repository.commit(write("p3", 2)).await;
+        let Err(CommitError::ReadOnly { reason }) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains(&directory.path().display().to_string()), "{reason}");
+        assert_eq!(repository.health(), StoreHealth::ReadOnly { reason });
+    }
+    assert_eq!(provider_name(&repository), "p2");
+    drop(repository);
+    let repository = on_disk(directory.path()).unwrap();
+    assert_eq!(provider_name(&repository), "p2");
+    commits(&repository, 1).await;
+}

@@ -128,15 +128,15 @@ fn verdict_of(entry: &VerdictChange) -> Option<Verdict> {
 mod tests {
     use super::*;
 
-    fn forced(expires_unix_ms: Option<u64>) -> Option<Forced> {
-        Some(Forced { open: true, reason: "maintenance".into(), expires_unix_ms })
+    fn forced(expires_unix_ms: Option<u64>) -> Forced {
+        Forced { open: true, reason: "maintenance".into(), expires_unix_ms }
     }
 
     #[test]
     fn generations_grow_by_one_and_outlive_the_verdict() {
         let mut set = VerdictSet::default();
         for expected in 1..=4 {
-            let wanted = if expected % 2 == 1 { forced(None) } else { None };
+            let wanted = (expected % 2 == 1).then(|| forced(None));
             let change = set.change("a/b", wanted).unwrap();
             set.apply(change);
             assert_eq!(set.generation("a/b"), expected);
@@ -149,13 +149,15 @@ mod tests {
     fn only_what_has_ended_expires() {
         let mut set = VerdictSet::default();
         for (deployment, end) in [("a/x", Some(10)), ("a/y", Some(11)), ("a/z", None)] {
-            let change = set.change(deployment, forced(end)).unwrap();
+            let change = set.change(deployment, Some(forced(end))).unwrap();
             set.apply(change);
         }
         let ended = set.expired(10);
         assert_eq!(ended.len(), 1);
         assert_eq!((ended[0].deployment.as_str(), ended[0].generation), ("a/x", 2));
-        ended.into_iter().for_each(|change| set.apply(change));
+        for change in ended {
+            set.apply(change);
+        }
         assert_eq!(set.next_expiry_unix_ms(), Some(11));
     }
 }

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use trunkline_proto::admin::v1::Config;
 
+use super::Blob;
 use super::verdict::VerdictSet;
 use crate::store::journal::Hash;
 use crate::store::memory::MemoryStore;
@@ -97,7 +98,7 @@ impl View {
         Ok(changes.len())
     }
 
-    pub(super) fn put_blobs(&self, blobs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), StoreError> {
+    pub(super) fn put_blobs(&self, blobs: Vec<Blob>) -> Result<(), StoreError> {
         let puts = blobs
             .into_iter()
             .map(|(key, value)| Change::Put { key: [BLOB, &key].concat(), value })
@@ -106,7 +107,7 @@ impl View {
         Ok(())
     }
 
-    pub(super) fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub(super) fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<Blob>, StoreError> {
         let snapshot = self.store.read(&[BLOB, prefix].concat())?;
         let blobs = snapshot.entries.into_iter();
         Ok(blobs.map(|entry| (entry.key[BLOB.len()..].to_vec(), entry.value)).collect())

@@ -15,7 +15,7 @@ use super::fold::Folded;
 use super::open::open_view;
 use super::verdict::{FORCED_DEPLOYMENTS_MAX, VerdictOutcome, VerdictState};
 use super::view::{Mark, View};
-use super::{CommitError, ConfigState, ConfigWrite, Shared, now_unix_ms};
+use super::{Blob, CommitError, ConfigState, ConfigWrite, Shared, now_unix_ms};
 use crate::store::ballast::Ballast;
 use crate::store::directory::DirectoryLock;
 use crate::store::journal::{AppendError, Forced, Journal, PAYLOAD_BYTES_MAX, Record, VerdictChange};
@@ -50,14 +50,14 @@ pub(super) struct Disk {
     pub(super) journal: Journal,
     pub(super) ballast: Ballast,
     pub(super) data_dir: PathBuf,
-    #[expect(dead_code, reason = "held until dropped, after the journal")]
+    #[expect(dead_code, reason = "held until dropped")]
     pub(super) lock: DirectoryLock,
 }
 
 /// Why nothing is written.
 #[derive(Clone, Debug)]
 enum Trouble {
-    /// Goes away when there is space for the ballast again.
+    /// Goes away when there is room again for the ballast and as much beside it.
     Full(String),
     /// Needs a restart.
     Broken(String),
@@ -169,14 +169,16 @@ impl Writer {
             let record = self.verdict_record("expire", CLOCK.to_owned(), ended.clone());
             if self.persist(record).is_err() {
                 // The end was decided, durably, with the verdict; it holds anyway.
-                ended.into_iter().for_each(|change| self.folded.verdicts.apply(change));
+                for change in ended {
+                    self.folded.verdicts.apply(change);
+                }
             }
             self.publish_verdicts();
         }
         self.folded.verdicts.next_expiry_unix_ms()
     }
 
-    pub(super) fn put_blobs(&mut self, blobs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), CommitError> {
+    pub(super) fn put_blobs(&mut self, blobs: Vec<Blob>) -> Result<(), CommitError> {
         self.check_writable()?;
         self.view.put_blobs(blobs).map_err(|cause| {
             self.view_failed(&cause);
@@ -184,7 +186,7 @@ impl Writer {
         })
     }
 
-    pub(super) fn scan_blobs(&mut self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, CommitError> {
+    pub(super) fn scan_blobs(&mut self, prefix: &[u8]) -> Result<Vec<Blob>, CommitError> {
         Ok(self.view.scan_blobs(prefix)?)
     }
 
@@ -204,33 +206,40 @@ impl Writer {
         record.unix_ms = now_unix_ms();
         match &mut self.disk {
             None => record.sequence = self.folded.sequence + 1,
-            Some(disk) => match disk.journal.append(&mut record) {
-                Ok(()) => {}
-                Err(AppendError::TooLong) => {
-                    return Err(CommitError::TooMuch {
-                        what: "bytes of a record",
-                        max: PAYLOAD_BYTES_MAX as u64,
-                    });
-                }
-                Err(AppendError::Full(cause)) => {
-                    let reason =
-                        format!("the disk of {} is full: {cause}; free some space", disk.data_dir.display());
-                    self.stop_writing(Trouble::Full(reason.clone()));
-                    return Err(CommitError::ReadOnly { reason });
-                }
-                Err(AppendError::Broken(cause)) => {
-                    let reason = format!(
-                        "writing the journal in {} failed: {cause}; check the disk and restart",
-                        disk.data_dir.display()
-                    );
-                    self.stop_writing(Trouble::Broken(reason.clone()));
-                    return Err(CommitError::ReadOnly { reason });
-                }
-            },
+            Some(disk) => {
+                let written = disk.journal.append(&mut record);
+                written.map_err(|cause| self.journal_failed(cause))?;
+            }
         }
         self.folded.apply(record);
         self.rotate_if_full();
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn break_journal(&mut self) {
+        self.disk.as_mut().unwrap().journal.break_file();
+    }
+
+    /// Stops writing, if the cause is not the record itself.
+    fn journal_failed(&mut self, cause: AppendError) -> CommitError {
+        let directory = self.disk.as_ref().map(|disk| disk.data_dir.display().to_string());
+        let directory = directory.unwrap_or_default();
+        let (trouble, reason): (fn(String) -> Trouble, _) = match cause {
+            AppendError::TooLong => {
+                let max = PAYLOAD_BYTES_MAX as u64;
+                return CommitError::TooMuch { what: "bytes of a record", max };
+            }
+            AppendError::Full(cause) => {
+                (Trouble::Full, format!("the disk of {directory} is full: {cause}; free some space"))
+            }
+            AppendError::Broken(cause) => (
+                Trouble::Broken,
+                format!("writing the journal in {directory} failed: {cause}; check the disk and restart"),
+            ),
+        };
+        self.stop_writing(trouble(reason.clone()));
+        CommitError::ReadOnly { reason }
     }
 
     fn rotate_if_full(&mut self) {
@@ -278,11 +287,11 @@ impl Writer {
         }
     }
 
-    /// Space for the ballast is space for going on, with a view opened again: sled takes
+    /// Room for the ballast and more is room for going on, with a view opened again: sled takes
     /// no writes after one failed.
     fn try_again(&mut self) {
         let Some(disk) = &self.disk else { return };
-        if disk.ballast.load().is_err() {
+        if disk.ballast.load_again().is_err() {
             return;
         }
         // The old one holds sled's lock on the same files.
@@ -290,16 +299,15 @@ impl Writer {
         let found = open_view(&disk.data_dir);
         self.view = found.view;
         self.lost = found.lost.or(self.lost.take());
-        match found.trouble {
-            Some(reason) => self.stop_writing(Trouble::Full(reason)),
-            None => {
-                self.trouble = None;
-                self.publish_health();
-                tracing::info!("the store takes writes again");
-                let state = Arc::clone(&self.shared.config.borrow());
-                self.show(&state);
-            }
+        if let Some(reason) = found.trouble {
+            self.stop_writing(Trouble::Full(reason));
+            return;
         }
+        self.trouble = None;
+        self.publish_health();
+        tracing::info!("the store takes writes again");
+        let state = Arc::clone(&self.shared.config.borrow());
+        self.show(&state);
     }
 
     fn stop_writing(&mut self, trouble: Trouble) {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Written at once; not the whole file in memory.
-const PIECE: [u8; 64 * 1024] = [0xB7; 64 * 1024];
+static PIECE: [u8; 64 * 1024] = [0xB7; 64 * 1024];
 
 /// The ballast of a data directory.
 #[derive(Debug)]
@@ -27,9 +27,23 @@ impl Ballast {
         if fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == BALLAST_BYTES) {
             return Ok(());
         }
-        let written = self.write();
+        let written = write(&self.path);
         if written.is_err() {
             // The first failure is the one to tell.
+            drop(self.release());
+        }
+        written
+    }
+
+    /// Makes it again if there is room for twice as much: what was given up is not by
+    /// itself a sign that there is space.
+    pub(crate) fn load_again(&self) -> io::Result<()> {
+        self.load()?;
+        let probe = self.path.with_extension("probe");
+        let written = write(&probe);
+        // Without the probe there is more space, not less.
+        drop(fs::remove_file(&probe));
+        if written.is_err() {
             drop(self.release());
         }
         written
@@ -42,15 +56,15 @@ impl Ballast {
             _ => Ok(()),
         }
     }
+}
 
-    fn write(&self) -> io::Result<()> {
-        let mut file = File::create(&self.path)?;
-        for _ in 0..BALLAST_BYTES / PIECE.len() as u64 {
-            file.write_all(&PIECE)?;
-        }
-        // Space is taken when the data is placed, not before.
-        file.sync_data()
+fn write(path: &Path) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    for _ in 0..BALLAST_BYTES / PIECE.len() as u64 {
+        file.write_all(&PIECE)?;
     }
+    // Space is taken when the data is placed, not before.
+    file.sync_data()
 }
 
 #[cfg(test)]
@@ -66,6 +80,9 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().len(), BALLAST_BYTES);
         ballast.release().unwrap();
         assert!(!file.exists());
+        ballast.load_again().unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        ballast.release().unwrap();
         ballast.release().unwrap();
     }
 }

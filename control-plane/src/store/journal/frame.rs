@@ -74,9 +74,10 @@ pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
     Found::Frame { payload, end: at + HEAD_BYTES + length + 1 }
 }
 
+/// The numbers of a frame's head.
 fn words(head: &[u8; HEAD_BYTES]) -> [u32; 3] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_le_bytes)
+    let (words, _) = head.as_chunks::<4>();
+    std::array::from_fn(|index| u32::from_le_bytes(words[index]))
 }
 
 #[cfg(test)]

@@ -170,6 +170,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes the next write fail as on a broken disk.
+    #[cfg(test)]
+    pub(crate) fn break_file(&mut self) {
+        self.file = File::options().write(true).open("/dev/full").unwrap();
+    }
+
     /// Undoes a write that failed, so that it is not found later.
     fn take_back(&self, cause: io::Error) -> AppendError {
         let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
