@@ -5,16 +5,13 @@
 //! state and does no I/O.
 
 pub mod convert;
+pub mod document;
 pub mod problems;
 pub mod status;
 pub mod url;
 
 /// Generated from `proto/trunkline/**.proto`.
-#[expect(
-    missing_docs,
-    clippy::pedantic,
-    reason = "generated code"
-)]
+#[expect(missing_docs, clippy::pedantic, reason = "generated code")]
 mod generated {
     pub mod types {
         pub mod v1 {
@@ -47,5 +44,4 @@ pub use generated::{admin, agent, routing, telemetry, types};
 
 /// The descriptors of all Trunkline packages and what they import, custom options
 /// included, as an encoded `FileDescriptorSet`.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

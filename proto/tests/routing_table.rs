@@ -6,8 +6,8 @@ use trunkline_proto::{
     admin::v1::Config,
     convert::routing_table,
     types::v1::{
-        ApiKey, BreakerPolicy, Constraints, Credential, Deployment, Dialect, HealthCheck, OnCancel,
-        Price, Provider, Retry, Strategy, Target, Tier, Timeouts, VirtualModel, credential,
+        ApiKey, BreakerPolicy, Constraints, Credential, Deployment, Dialect, HealthCheck, OnCancel, Price,
+        Provider, Retry, Strategy, Target, Tier, Timeouts, VirtualModel, credential,
     },
 };
 use trunkline_routing::table::{Capabilities, RoutingTable, Version};
@@ -43,32 +43,21 @@ fn model(name: &str, tiers: &[&[&str]]) -> VirtualModel {
         targets: targets.iter().map(|name| target(name)).collect(),
         ..Tier::default()
     };
-    VirtualModel {
-        name: name.to_owned(),
-        tiers: tiers.iter().map(tier).collect(),
-        ..VirtualModel::default()
-    }
+    VirtualModel { name: name.to_owned(), tiers: tiers.iter().map(tier).collect(), ..VirtualModel::default() }
 }
 
 /// Out of order on purpose: `a-b/x` is before `a/x` as text, but not in the table.
 fn config() -> Config {
     Config {
         providers: vec![provider("b", &["z", "y"]), provider("a-b", &["x"]), provider("a", &["x"])],
-        virtual_models: vec![
-            model("mail", &[&["b/y"]]),
-            model("chat", &[&["b/z", "a/x"], &["a-b/x"]]),
-        ],
+        virtual_models: vec![model("mail", &[&["b/y"]]), model("chat", &[&["b/z", "a/x"], &["a-b/x"]])],
         api_keys: vec![
             ApiKey {
                 name: "team-b".to_owned(),
                 secret_sha256: "11".repeat(32),
                 allowed_models: vec!["chat".to_owned(), "a/x".to_owned()],
             },
-            ApiKey {
-                name: "team-a".to_owned(),
-                secret_sha256: "22".repeat(32),
-                allowed_models: vec![],
-            },
+            ApiKey { name: "team-a".to_owned(), secret_sha256: "22".repeat(32), allowed_models: vec![] },
         ],
     }
 }
@@ -103,9 +92,7 @@ fn the_table_is_sorted_and_its_indices_fit() {
     let targets: Vec<Vec<_>> = chat
         .tiers
         .iter()
-        .map(|tier| {
-            tier.targets.iter().map(|one| &*table.deployment(one.deployment).name).collect()
-        })
+        .map(|tier| tier.targets.iter().map(|one| &*table.deployment(one.deployment).name).collect())
         .collect();
     assert_eq!(targets, [vec!["b/z", "a/x"], vec!["a-b/x"]]);
     let keys: Vec<_> = table.api_keys.iter().map(|one| &*one.name).collect();
@@ -238,8 +225,7 @@ fn everything_wrong_with_virtual_models_and_keys_is_said_at_once() {
     config.virtual_models.push(model("mail", &[]));
     config.api_keys[0].secret_sha256 = "22".repeat(32);
     config.api_keys[0].allowed_models[1] = "a/none".to_owned();
-    let key =
-        ApiKey { name: "x".to_owned(), secret_sha256: "sk-1".to_owned(), ..ApiKey::default() };
+    let key = ApiKey { name: "x".to_owned(), secret_sha256: "sk-1".to_owned(), ..ApiKey::default() };
     config.api_keys.push(key);
     assert_eq!(
         refusal(&config),

@@ -5,6 +5,7 @@ mod api_key;
 mod canonical;
 mod field;
 mod guard;
+mod histogram;
 mod provider;
 pub mod sync;
 mod table;
@@ -12,4 +13,5 @@ mod virtual_model;
 
 pub use canonical::{canonical, etag_of_provider, etag_of_virtual_model};
 pub use guard::removal_guard;
+pub use histogram::{HistogramRefused, histogram, wire_histogram};
 pub use table::routing_table;
