@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 use trunkline_proto::telemetry::v1::{
     StreamReportsRequest, StreamReportsResponse, TargetStats,
     telemetry_service_client::TelemetryServiceClient,
@@ -133,8 +133,13 @@ impl Reporter {
         let mut backoff = Backoff::default();
         while until == Until::Cancelled || !self.unacked.is_empty() {
             let mut ended = Ended::Silent;
-            if let Err(status) = self.stream(until, &mut ended).await {
-                tracing::debug!(%status, "telemetry stream ended");
+            match self.stream(until, &mut ended).await {
+                // It will be sent again and refused again: one of the two has a bug.
+                Err(status) if status.code() == Code::InvalidArgument => {
+                    tracing::error!(%status, "telemetry report refused");
+                }
+                Err(status) => tracing::debug!(%status, "telemetry stream ended"),
+                Ok(()) => {}
             }
             match until {
                 Until::Cancelled => sleep(backoff.after(ended, rand::random())).await,

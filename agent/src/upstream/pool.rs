@@ -65,10 +65,15 @@ impl Pool {
     pub(super) fn checkout(&self) -> Option<Connection> {
         let now = Instant::now();
         let idle = &mut self.idle.lock().connections;
-        idle.retain(|kept| kept.is_usable(now));
-        // One whose request body is still on its way is not ready: its turn comes later.
-        let newest = idle.iter().rposition(|kept| kept.connection.sender.is_ready())?;
-        Some(idle.remove(newest).connection)
+        for position in (0..idle.len()).rev() {
+            if !idle[position].is_usable(now) {
+                idle.remove(position);
+            } else if idle[position].connection.sender.is_ready() {
+                return Some(idle.remove(position).connection);
+            }
+            // One whose last exchange is not quite over: its turn comes later.
+        }
+        None
     }
 
     /// Takes back a connection whose exchange is over.
@@ -148,5 +153,63 @@ impl Pools {
     /// Closes everything idle and keeps nothing that comes back.
     pub(super) fn close(&self) {
         self.0.lock().values().for_each(|pool| pool.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    /// A connection that is ready, and its other end.
+    async fn connection() -> (Connection, DuplexStream) {
+        let (near, far) = duplex(64);
+        let (mut sender, running) = http1::handshake(TokioIo::new(near)).await.unwrap();
+        let task = tokio::spawn(async move { running.await.unwrap() });
+        sender.ready().await.unwrap();
+        (Connection::new(sender, task.abort_handle()), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_kept_for_half_a_minute() {
+        let pool = Pool::default();
+        let (connection, _far) = connection().await;
+        pool.give_back(connection);
+        tokio::time::advance(IDLE_TIMEOUT - Duration::from_millis(1)).await;
+        pool.give_back(pool.checkout().expect("still fresh"));
+        tokio::time::advance(IDLE_TIMEOUT).await;
+        assert!(pool.checkout().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_in_constant_use_ends_with_its_age() {
+        let pool = Pool::default();
+        let (connection, _far) = connection().await;
+        pool.give_back(connection);
+        let mut uses = 0;
+        while let Some(connection) = pool.checkout() {
+            uses += 1;
+            tokio::time::advance(Duration::from_secs(10)).await;
+            pool.give_back(connection);
+        }
+        assert_eq!(uses, 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_is_used_first_and_the_oldest_goes_when_there_are_too_many() {
+        let pool = Pool::default();
+        let mut far_ends = Vec::new();
+        for _ in 0..=IDLE_MAX {
+            let (connection, far) = connection().await;
+            tokio::time::advance(Duration::from_millis(1)).await;
+            pool.give_back(connection);
+            far_ends.push(far);
+        }
+        let kept: Vec<_> = std::iter::from_fn(|| pool.checkout()).collect();
+        assert_eq!(kept.len(), IDLE_MAX);
+        assert!(kept.is_sorted_by(|one, next| one.born > next.born));
     }
 }
