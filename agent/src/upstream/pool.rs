@@ -178,7 +178,7 @@ mod tests {
         let pool = Pool::default();
         let (connection, _far) = connection().await;
         pool.give_back(connection);
-        tokio::time::advance(IDLE_TIMEOUT - Duration::from_millis(1)).await;
+        tokio::time::advance(Duration::from_millis(29_999)).await;
         pool.give_back(pool.checkout().expect("still fresh"));
         tokio::time::advance(IDLE_TIMEOUT).await;
         assert!(pool.checkout().is_none());
