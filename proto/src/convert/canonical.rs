@@ -48,7 +48,8 @@ pub fn etag_of_virtual_model(model: &VirtualModel) -> String {
 
 fn etag(message: &impl Message) -> String {
     let hash = Sha256::digest(message.encode_to_vec());
-    hash.iter().take(ETAG_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let head = hash.iter().take(ETAG_BYTES).fold(0, |head, byte| (head << 8) | u64::from(*byte));
+    format!("{head:016x}")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod api_key;
 mod canonical;
+mod decision;
 mod field;
 mod guard;
 mod histogram;
@@ -12,6 +13,9 @@ mod table;
 mod virtual_model;
 
 pub use canonical::{canonical, etag_of_provider, etag_of_virtual_model};
+pub use decision::{
+    candidates, check_tags, classified, exclusions, outcome, route_profile, usd, wire_outcome, wire_strategy,
+};
 pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};
 pub use table::routing_table;

@@ -102,7 +102,7 @@ pub fn chunk(resources: Vec<Resource>) -> Vec<Vec<Resource>> {
 enum Key {
     Provider(String),
     VirtualModel(String),
-    ApiKey(String),
+    App(String),
 }
 
 impl Key {
@@ -110,7 +110,7 @@ impl Key {
         Some(match name.name.clone()? {
             resource_name::Name::Provider(name) => Self::Provider(name),
             resource_name::Name::VirtualModel(name) => Self::VirtualModel(name),
-            resource_name::Name::ApiKey(name) => Self::ApiKey(name),
+            resource_name::Name::ApiKey(name) => Self::App(name),
         })
     }
 
@@ -118,7 +118,7 @@ impl Key {
         let name = match self {
             Self::Provider(name) => resource_name::Name::Provider(name),
             Self::VirtualModel(name) => resource_name::Name::VirtualModel(name),
-            Self::ApiKey(name) => resource_name::Name::ApiKey(name),
+            Self::App(name) => resource_name::Name::ApiKey(name),
         };
         ResourceName { name: Some(name) }
     }
@@ -128,7 +128,7 @@ fn key(resource: &Resource) -> Option<Key> {
     Some(match resource.resource.as_ref()? {
         resource::Resource::Provider(one) => Key::Provider(one.name.clone()),
         resource::Resource::VirtualModel(one) => Key::VirtualModel(one.name.clone()),
-        resource::Resource::ApiKey(one) => Key::ApiKey(one.name.clone()),
+        resource::Resource::ApiKey(one) => Key::App(one.name.clone()),
     })
 }
 
@@ -166,7 +166,7 @@ mod tests {
     fn the_hash_never_changes() {
         // Agents and control planes of different builds compare it.
         let hash = state_sha256(&config(&["a", "b"], "eu"));
-        let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hash.map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(hex, "4a7882ef78e3ec34585d1fbb6bc745fbc437ebb11163f769ce14b2a9662c22a9");
     }
 

@@ -1,0 +1,245 @@
+//! Decisions and outcomes between the decision core and the wire, for all who answer
+//! Route and ExplainDecision.
+
+use trunkline_routing::{
+    classify::OutcomeClass,
+    decide::{Decision, Reason},
+    eligibility::{Profile, Unfit},
+    money::NanoUsd,
+    registry::Block,
+    table::{Capabilities, DeploymentIndex, RoutingTable, Strategy},
+};
+
+use crate::{
+    routing::v1::RouteRequest,
+    types::v1::{self, BreakerState, Candidate, Exclusion, ExclusionReason},
+};
+
+/// Tags of a request, and the bytes of their keys and values.
+const TAGS_MAX: usize = 16;
+const TAG_KEY_BYTES_MAX: usize = 64;
+const TAG_VALUE_BYTES_MAX: usize = 256;
+
+/// What a Route request says of the request to come.
+///
+/// # Errors
+/// The field and what is wrong with it.
+pub fn route_profile(request: &RouteRequest) -> Result<Profile, (String, String)> {
+    let mut needs = Capabilities::NONE;
+    for (at, name) in request.require.iter().enumerate() {
+        let known = Capabilities::by_name(name).ok_or_else(|| {
+            let all: Vec<&str> = Capabilities::ALL.names().collect();
+            (format!("require[{at}]"), format!("{name:?} is not one of {}", all.join(", ")))
+        })?;
+        needs = needs.with(known);
+    }
+    if request.min_quality.is_some_and(|quality| !(0.0..=1.0).contains(&quality)) {
+        return Err(("min_quality".into(), "must be a number from 0 to 1".into()));
+    }
+    let max_cost = match request.max_cost_usd.as_str() {
+        "" => None,
+        text => Some(usd(text).ok_or_else(|| {
+            ("max_cost_usd".to_owned(), format!("{text:?} is not US dollars such as \"0.02\", at most 9 places"))
+        })?),
+    };
+    check_tags(request.tags.iter())?;
+    Ok(Profile {
+        needs,
+        input_tokens: request.prompt_tokens_estimate,
+        max_output_tokens: Some(request.max_output_tokens).filter(|tokens| *tokens > 0),
+        stream: needs.contains(Capabilities::STREAMING),
+        min_quality: request.min_quality,
+        max_cost,
+    })
+}
+
+/// The limits on tags.
+///
+/// # Errors
+/// The field and what is wrong with it.
+pub fn check_tags<'a>(tags: impl ExactSizeIterator<Item = (&'a String, &'a String)>) -> Result<(), (String, String)> {
+    if tags.len() > TAGS_MAX {
+        return Err(("tags".into(), format!("at most {TAGS_MAX}, got {}", tags.len())));
+    }
+    for (key, value) in tags {
+        if key.is_empty() || key.len() > TAG_KEY_BYTES_MAX || value.len() > TAG_VALUE_BYTES_MAX {
+            return Err(("tags".into(), "keys have 1 to 64 bytes and values at most 256".into()));
+        }
+    }
+    Ok(())
+}
+
+/// US dollars as an exact decimal of at most nine places.
+pub fn usd(text: &str) -> Option<NanoUsd> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() && fraction.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
+    whole.checked_mul(1_000_000_000)?.checked_add(fraction).map(NanoUsd)
+}
+
+/// Candidates in their order. `state` tells a deployment's breaker.
+pub fn candidates(
+    table: &RoutingTable,
+    decision: &Decision,
+    state: impl Fn(DeploymentIndex) -> BreakerState,
+) -> Vec<Candidate> {
+    let wire = |candidate: &trunkline_routing::decide::Candidate| {
+        let deployment = table.deployment(candidate.deployment);
+        Candidate {
+            deployment: deployment.name.to_string(),
+            upstream_model: deployment.upstream_model.to_string(),
+            tier: candidate.tier as u32,
+            probability: candidate.probability,
+            breaker_state: state(candidate.deployment).into(),
+            expected_cost_nano_usd: candidate.expected_cost.map(|cost| cost.0),
+        }
+    };
+    decision.candidates.iter().map(wire).collect()
+}
+
+/// Those left out, with the reason in words.
+pub fn exclusions(table: &RoutingTable, decision: &Decision) -> Vec<Exclusion> {
+    let wire = |exclusion: &trunkline_routing::decide::Exclusion| {
+        let (reason, detail) = reason(exclusion.reason);
+        Exclusion {
+            deployment: table.deployment(exclusion.deployment).name.to_string(),
+            tier: exclusion.tier as u32,
+            reason: reason.into(),
+            detail,
+        }
+    };
+    decision.excluded.iter().map(wire).collect()
+}
+
+fn reason(reason: Reason) -> (ExclusionReason, String) {
+    match reason {
+        Reason::Unfit(Unfit::Capability(missing)) => {
+            let names: Vec<&str> = missing.names().collect();
+            (ExclusionReason::Capability, format!("it lacks {}", names.join(", ")))
+        }
+        Reason::Unfit(Unfit::ContextWindow(window)) => {
+            (ExclusionReason::ContextWindow, format!("its context window of {window} tokens is too small"))
+        }
+        Reason::Unfit(Unfit::MaxOutputTokens(limit)) => {
+            (ExclusionReason::MaxOutputTokens, format!("an answer has at most {limit} tokens"))
+        }
+        Reason::Unfit(Unfit::Quality(quality)) => {
+            let quality = quality.map_or("unknown".to_owned(), |quality| quality.to_string());
+            (ExclusionReason::Quality, format!("its quality is {quality}"))
+        }
+        Reason::Unfit(Unfit::Cost(cost)) => {
+            let cost = cost.map_or("unknown".to_owned(), |cost| format!("{} nano-dollars", cost.0));
+            (ExclusionReason::Cost, format!("its expected cost is {cost}"))
+        }
+        Reason::Blocked(Block::Forced) => (ExclusionReason::ForcedOpen, "an operator opened its breaker".into()),
+        Reason::Blocked(Block::Quarantine(reason, _)) => (ExclusionReason::Quarantine, reason.describe().into()),
+        Reason::Blocked(Block::Gate(_)) => (ExclusionReason::RateGate, "it asked for fewer requests".into()),
+        Reason::Blocked(Block::Breaker(_)) => {
+            (ExclusionReason::BreakerOpen, "its breaker is open, or a probe is on its way".into())
+        }
+        Reason::Blocked(Block::Limit) => (ExclusionReason::Limit, "its configured limit is used up".into()),
+        Reason::ZeroWeight => (ExclusionReason::ZeroWeight, "its weight is 0 and others are there".into()),
+    }
+}
+
+/// The wire's strategy.
+pub const fn wire_strategy(strategy: Strategy) -> v1::Strategy {
+    match strategy {
+        Strategy::RoundRobin => v1::Strategy::RoundRobin,
+        Strategy::Weighted => v1::Strategy::Weighted,
+    }
+}
+
+/// The wire's outcome: the same variants.
+pub const fn wire_outcome(class: OutcomeClass) -> v1::OutcomeClass {
+    match class {
+        OutcomeClass::Ok => v1::OutcomeClass::Ok,
+        OutcomeClass::Connect => v1::OutcomeClass::Connect,
+        OutcomeClass::Reset => v1::OutcomeClass::Reset,
+        OutcomeClass::Timeout => v1::OutcomeClass::Timeout,
+        OutcomeClass::ServerError => v1::OutcomeClass::ServerError,
+        OutcomeClass::Unavailable => v1::OutcomeClass::Unavailable,
+        OutcomeClass::Overloaded => v1::OutcomeClass::Overloaded,
+        OutcomeClass::RateLimited => v1::OutcomeClass::RateLimited,
+        OutcomeClass::Auth => v1::OutcomeClass::Auth,
+        OutcomeClass::Quota => v1::OutcomeClass::Quota,
+        OutcomeClass::ModelNotFound => v1::OutcomeClass::ModelNotFound,
+        OutcomeClass::InvalidRequest => v1::OutcomeClass::InvalidRequest,
+        OutcomeClass::ContextLength => v1::OutcomeClass::ContextLength,
+        OutcomeClass::ContentFilter => v1::OutcomeClass::ContentFilter,
+        OutcomeClass::Malformed => v1::OutcomeClass::Malformed,
+        OutcomeClass::Empty => v1::OutcomeClass::Empty,
+        OutcomeClass::MidStream => v1::OutcomeClass::MidStream,
+        OutcomeClass::Cancelled => v1::OutcomeClass::Cancelled,
+        OutcomeClass::Overtaken => v1::OutcomeClass::Overtaken,
+        OutcomeClass::Transient => v1::OutcomeClass::Transient,
+        OutcomeClass::Misconfigured => v1::OutcomeClass::Misconfigured,
+    }
+}
+
+/// The core's outcome. None: unspecified.
+pub fn outcome(class: v1::OutcomeClass) -> Option<OutcomeClass> {
+    OutcomeClass::ALL.into_iter().find(|known| wire_outcome(*known) == class)
+}
+
+/// What a reported outcome means to breaker, gate and quarantine: as if an attempt had
+/// ended with the status that stands for it.
+pub fn classified(class: OutcomeClass, retry_after: Option<core::time::Duration>) -> trunkline_routing::classify::Classified {
+    use trunkline_routing::classify::{
+        BodyFault, ErrorFields, TransportFault, classify, classify_body, classify_mid_stream, classify_transport,
+    };
+    let fields = |code| ErrorFields { code: Some(code), ..ErrorFields::default() };
+    let status = |status| classify(status, &ErrorFields::default(), retry_after);
+    match class {
+        OutcomeClass::Ok => status(200),
+        OutcomeClass::Connect => classify_transport(TransportFault::Connect),
+        OutcomeClass::Reset => classify_transport(TransportFault::Reset),
+        OutcomeClass::Timeout => classify_transport(TransportFault::AttemptTimeout),
+        OutcomeClass::ServerError => status(500),
+        OutcomeClass::Unavailable => status(502),
+        OutcomeClass::Overloaded => status(529),
+        OutcomeClass::RateLimited => status(429),
+        OutcomeClass::Auth => status(401),
+        OutcomeClass::Quota => status(402),
+        OutcomeClass::ModelNotFound => classify(404, &fields("model_not_found"), retry_after),
+        OutcomeClass::ContextLength => classify(400, &fields("context_length_exceeded"), retry_after),
+        OutcomeClass::ContentFilter => classify(400, &fields("content_filter"), retry_after),
+        OutcomeClass::InvalidRequest => status(400),
+        OutcomeClass::Malformed => classify_body(BodyFault::NotJson),
+        OutcomeClass::Empty => classify_body(BodyFault::Empty),
+        OutcomeClass::MidStream => classify_mid_stream(&ErrorFields::default()),
+        OutcomeClass::Cancelled | OutcomeClass::Overtaken => classify_transport(TransportFault::Cancelled),
+        OutcomeClass::Transient => status(408),
+        OutcomeClass::Misconfigured => status(525),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_own_wire_value_and_its_own_meaning() {
+        for class in OutcomeClass::ALL {
+            assert_eq!(outcome(wire_outcome(class)), Some(class));
+            let means = classified(class, None).class;
+            let expected = if class == OutcomeClass::Overtaken { OutcomeClass::Cancelled } else { class };
+            assert_eq!(means, expected);
+        }
+        assert_eq!(outcome(v1::OutcomeClass::Unspecified), None);
+    }
+
+    #[test]
+    fn a_route_request_is_checked() {
+        let request = RouteRequest { require: vec!["tols".into()], ..RouteRequest::default() };
+        assert_eq!(route_profile(&request).unwrap_err().0, "require[0]");
+        let request = RouteRequest { min_quality: Some(f64::NAN), ..RouteRequest::default() };
+        assert_eq!(route_profile(&request).unwrap_err().0, "min_quality");
+        let request = RouteRequest { max_cost_usd: "cheap".into(), ..RouteRequest::default() };
+        assert_eq!(route_profile(&request).unwrap_err().0, "max_cost_usd");
+    }
+}
