@@ -11,7 +11,7 @@ pub mod status;
 pub mod url;
 
 /// Generated from `proto/trunkline/**.proto`.
-#[expect(missing_docs, clippy::pedantic, reason = "generated code")]
+#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 mod generated {
     pub mod types {
         pub mod v1 {

@@ -37,7 +37,7 @@ pub fn invalid(problems: &Problems) -> Status {
         shown += 1;
     }
     if shown < total {
-        message.push_str(&format!("\nand {} more", total - shown));
+        message = format!("{message}\nand {} more", total - shown);
     }
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
@@ -80,14 +80,22 @@ fn resource(code: Code, reason: &str, kind: &str, name: &str, message: String) -
 pub fn failed_precondition(
     reason: &str,
     message: impl Into<String>,
-    metadata: HashMap<String, String>,
+    metadata: impl IntoIterator<Item = (String, String)>,
 ) -> Status {
-    Status::with_error_details(Code::FailedPrecondition, message, details(reason, metadata))
+    Status::with_error_details(
+        Code::FailedPrecondition,
+        message,
+        details(reason, metadata.into_iter().collect()),
+    )
 }
 
 /// ABORTED for another reason than an etag: read again and repeat.
-pub fn aborted(reason: &str, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
-    Status::with_error_details(Code::Aborted, message, details(reason, metadata))
+pub fn aborted(
+    reason: &str,
+    message: impl Into<String>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Status {
+    Status::with_error_details(Code::Aborted, message, details(reason, metadata.into_iter().collect()))
 }
 
 /// UNAVAILABLE: the same may pass later, after `retry_after` if known.

@@ -97,10 +97,15 @@ fn class_of_v4(ip: Ipv4Addr) -> Class {
     }
     match ip.octets() {
         [0 | 224..=255, ..] => Class::NotAHost,
-        [127 | 10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Class::Private,
-        // Carrier-grade NAT, protocol assignments, benchmarks, documentation.
-        [100, 64..=127, ..] | [192, 0, 0 | 2, _] | [198, 18 | 19, ..] => Class::Private,
-        [198, 51, 100, _] | [203, 0, 113, _] => Class::Private,
+        // Among them carrier-grade NAT, protocol assignments, benchmarks, documentation.
+        [127 | 10, ..]
+        | [172, 16..=31, ..]
+        | [192, 168, ..]
+        | [100, 64..=127, ..]
+        | [192, 0, 0 | 2, _]
+        | [198, 18 | 19, ..]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _] => Class::Private,
         _ => Class::Public,
     }
 }
@@ -123,13 +128,12 @@ fn class_of_v6(ip: Ipv6Addr) -> Class {
 fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let join = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match ip.segments() {
-        // Mapped, translated and compatible; the unspecified address is no IPv4 address.
+        // Mapped and compatible; the unspecified address is no IPv4 address.
         [0, 0, 0, 0, 0, 0xffff | 0, high, low] if (high, low) != (0, 0) => [Some(join(high, low)), None],
-        [0, 0, 0, 0, 0xffff, 0, high, low] => [Some(join(high, low)), None],
-        // NAT64.
-        [0x64, 0xff9b, _, _, _, _, high, low] => [Some(join(high, low)), None],
-        // 6to4.
-        [0x2002, high, low, ..] => [Some(join(high, low)), None],
+        // Translated, NAT64, 6to4.
+        [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, _, _, _, _, high, low]
+        | [0x2002, high, low, ..] => [Some(join(high, low)), None],
         // Teredo: server, and the client with all bits flipped.
         [0x2001, 0, high, low, _, _, client_high, client_low] => {
             [Some(join(high, low)), Some(join(!client_high, !client_low))]

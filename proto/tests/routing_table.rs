@@ -1,5 +1,7 @@
 //! What a configuration becomes, and what is refused.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects")]
+
 use std::time::Duration;
 
 use trunkline_proto::{
@@ -16,8 +18,8 @@ fn version() -> Version {
     Version { epoch: "e".to_owned(), revision: 7 }
 }
 
-fn seconds(seconds: i64) -> Option<prost_types::Duration> {
-    Some(prost_types::Duration { seconds, nanos: 0 })
+fn seconds(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
 }
 
 fn deployment(name: &str) -> Deployment {
@@ -125,12 +127,12 @@ fn breaker_constants_come_from_deployment_then_provider_then_default() {
     let mut config = config();
     config.providers[2].breaker = Some(BreakerPolicy {
         consecutive_failures: Some(9),
-        open_max: seconds(120),
+        open_max: Some(seconds(120)),
         ..BreakerPolicy::default()
     });
     config.providers[2].deployments[0].breaker = Some(BreakerPolicy {
         consecutive_failures: Some(2),
-        open_base: seconds(90),
+        open_base: Some(seconds(90)),
         ..BreakerPolicy::default()
     });
     let policy = table(&config).deployments[0].breaker;
@@ -159,8 +161,8 @@ fn everything_wrong_with_providers_is_said_at_once() {
     bad.health_check = Some(HealthCheck { mode: 2, ..HealthCheck::default() });
     bad.breaker = Some(BreakerPolicy {
         failure_ratio: Some(f64::NAN),
-        open_base: seconds(-1),
-        open_max: seconds(1),
+        open_base: Some(seconds(-1)),
+        open_max: Some(seconds(1)),
         ..BreakerPolicy::default()
     });
     let one = &mut bad.deployments[1];
@@ -220,7 +222,7 @@ fn everything_wrong_with_virtual_models_and_keys_is_said_at_once() {
     bad.tiers[0].targets[1] = target("b/z");
     bad.tiers[0].targets[0].weight = Some(1_000_001);
     bad.tiers[1].targets[0] = target("b/zz");
-    bad.tiers[1].timeouts = Some(Timeouts { idle: seconds(0), ..Timeouts::default() });
+    bad.tiers[1].timeouts = Some(Timeouts { idle: Some(seconds(0)), ..Timeouts::default() });
     bad.tiers[1].max_attempts = Some(0);
     config.virtual_models.push(model("mail", &[]));
     config.api_keys[0].secret_sha256 = "22".repeat(32);

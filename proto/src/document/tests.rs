@@ -204,7 +204,7 @@ fn aliases_work_and_bombs_do_not() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..30 {
         let list = vec![format!("*a{}", level - 1); 10].join(", ");
-        bomb.push_str(&format!("a{level}: &a{level} [{list}]\n"));
+        bomb = format!("{bomb}a{level}: &a{level} [{list}]\n");
     }
     let expect = "more than 200,000 values, with aliases counted as what they stand for";
     assert!(errors(&bomb).ends_with(expect));
@@ -215,7 +215,8 @@ fn aliases_work_and_bombs_do_not() {
     assert!(load(&"[".repeat(100_000)).is_err());
     assert!(load(&"- ".repeat(100_000)).is_err());
     assert!(errors(&"#".repeat(9 << 20)).ends_with("longer than 8 MiB"));
-    let chain: String = (1..100).map(|n| format!("b{n}: &b{n} [*b{}]\n", n - 1)).collect();
+    let chain: Vec<_> = (1..100).map(|n| format!("b{n}: &b{n} [*b{}]\n", n - 1)).collect();
+    let chain = chain.concat();
     assert!(errors(&format!("b0: &b0 1\n{chain}")).ends_with("deeper than 64 levels"));
 }
 

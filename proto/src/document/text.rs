@@ -100,7 +100,7 @@ fn quoted(text: &str) -> String {
             | '\u{2029}'
             | '\u{feff}'
             | '\u{fffe}'
-            | '\u{ffff}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            | '\u{ffff}' => out.extend(["\\u", &format!("{:04x}", u32::from(c))]),
             _ => out.push(c),
         }
     }
@@ -151,7 +151,7 @@ fn json_block<'a>(
         out.push_str(if empty { "\n" } else { ",\n" });
         out.push_str(&" ".repeat(indent + 2));
         if let Some(name) = name {
-            out.push_str(&format!("\"{}\": ", name.camel));
+            out.extend(["\"", name.camel.as_str(), "\": "]);
         }
         json_value(value, indent + 2, out);
         empty = false;
