@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Trunkline's slow loop: it owns the configuration and what operators force, streams
+//! both to agents, and adds up what they report.
+//!
+//! [`start::start`] runs all of it; the binary and `trunkline up` are its callers. A
+//! control plane that is away never stops traffic: agents go on with what they hold.
+
+mod bootstrap;
+pub mod config;
+mod grpc;
+mod metrics;
+mod ops;
+mod registry;
+pub mod repository;
+pub mod start;
+mod stats;
+pub mod store;

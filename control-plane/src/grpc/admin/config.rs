@@ -1,0 +1,41 @@
+//! The configuration as one document: ApplyConfig and ExportConfig.
+
+use std::collections::HashMap;
+
+use tonic::Status;
+use trunkline_proto::{
+    admin::v1::{ApplyConfigRequest, ApplyConfigResponse, ExportConfigResponse},
+    status,
+};
+
+use super::write::{Write, required};
+use crate::grpc::{Context, wire_version};
+
+pub(super) async fn apply(
+    context: &Context,
+    request: ApplyConfigRequest,
+) -> Result<ApplyConfigResponse, Status> {
+    let write = Write::new("ApplyConfig", &request, "")?;
+    let write = write.validate_only(request.validate_only).force(request.force);
+    let given = required("config", request.config)?;
+    let base = request.base_revision;
+    let written = write.run(context, |state, config| {
+        let current = state.version.revision;
+        if base != 0 && base != current {
+            let message = format!(
+                "the document was made from revision {base}, but {current} is the newest; export it again"
+            );
+            let metadata = HashMap::from([("current_revision".to_owned(), current.to_string())]);
+            return Err(status::aborted("REVISION_MISMATCH", message, metadata));
+        }
+        config.clone_from(&given);
+        Ok(())
+    });
+    let written = written.await?;
+    Ok(ApplyConfigResponse { version: Some(written.version), changes: written.changes })
+}
+
+pub(super) fn export(context: &Context) -> ExportConfigResponse {
+    let state = context.repository.state();
+    ExportConfigResponse { config: Some(state.config.clone()), version: Some(wire_version(&state.version)) }
+}

@@ -1,0 +1,200 @@
+//! `AdminService`: what operators call. Each method is carried out in the module of its
+//! resource.
+
+mod agents;
+mod breakers;
+mod config;
+mod deployments;
+mod mask;
+mod page;
+mod providers;
+mod stats;
+mod virtual_models;
+mod write;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use trunkline_proto::admin::v1::{
+    ApplyConfigRequest, ApplyConfigResponse, CreateDeploymentRequest, CreateDeploymentResponse,
+    CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest, CreateVirtualModelResponse,
+    DeleteDeploymentRequest, DeleteDeploymentResponse, DeleteProviderRequest, DeleteProviderResponse,
+    DeleteVirtualModelRequest, DeleteVirtualModelResponse, ExportConfigRequest, ExportConfigResponse,
+    GetDeploymentRequest, GetDeploymentResponse, GetProviderRequest, GetProviderResponse, GetStatsRequest,
+    GetStatsResponse, GetVirtualModelRequest, GetVirtualModelResponse, ListAgentsRequest, ListAgentsResponse,
+    ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest, ListDeploymentsResponse,
+    ListProvidersRequest, ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse,
+    SetBreakerRequest, SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse,
+    UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse,
+    admin_service_server::AdminService,
+};
+
+use super::Context;
+
+/// Serves operators.
+#[derive(Debug)]
+pub(super) struct Admin {
+    context: Arc<Context>,
+}
+
+impl Admin {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn get_provider(
+        &self,
+        request: Request<GetProviderRequest>,
+    ) -> Result<Response<GetProviderResponse>, Status> {
+        let state = self.context.repository.state();
+        let provider = Some(providers::get(&state.config, &request.get_ref().name)?);
+        Ok(Response::new(GetProviderResponse { provider }))
+    }
+
+    async fn list_providers(
+        &self,
+        request: Request<ListProvidersRequest>,
+    ) -> Result<Response<ListProvidersResponse>, Status> {
+        providers::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_provider(
+        &self,
+        request: Request<CreateProviderRequest>,
+    ) -> Result<Response<CreateProviderResponse>, Status> {
+        providers::create(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_provider(
+        &self,
+        request: Request<UpdateProviderRequest>,
+    ) -> Result<Response<UpdateProviderResponse>, Status> {
+        providers::update(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_provider(
+        &self,
+        request: Request<DeleteProviderRequest>,
+    ) -> Result<Response<DeleteProviderResponse>, Status> {
+        providers::delete(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_deployment(
+        &self,
+        request: Request<GetDeploymentRequest>,
+    ) -> Result<Response<GetDeploymentResponse>, Status> {
+        let state = self.context.repository.state();
+        let deployment = Some(deployments::get(&state.config, &request.get_ref().name)?);
+        Ok(Response::new(GetDeploymentResponse { deployment }))
+    }
+
+    async fn list_deployments(
+        &self,
+        request: Request<ListDeploymentsRequest>,
+    ) -> Result<Response<ListDeploymentsResponse>, Status> {
+        deployments::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_deployment(
+        &self,
+        request: Request<CreateDeploymentRequest>,
+    ) -> Result<Response<CreateDeploymentResponse>, Status> {
+        deployments::create(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_deployment(
+        &self,
+        request: Request<UpdateDeploymentRequest>,
+    ) -> Result<Response<UpdateDeploymentResponse>, Status> {
+        deployments::update(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_deployment(
+        &self,
+        request: Request<DeleteDeploymentRequest>,
+    ) -> Result<Response<DeleteDeploymentResponse>, Status> {
+        deployments::delete(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_virtual_model(
+        &self,
+        request: Request<GetVirtualModelRequest>,
+    ) -> Result<Response<GetVirtualModelResponse>, Status> {
+        let state = self.context.repository.state();
+        let virtual_model = Some(virtual_models::get(&state.config, &request.get_ref().name)?);
+        Ok(Response::new(GetVirtualModelResponse { virtual_model }))
+    }
+
+    async fn list_virtual_models(
+        &self,
+        request: Request<ListVirtualModelsRequest>,
+    ) -> Result<Response<ListVirtualModelsResponse>, Status> {
+        virtual_models::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_virtual_model(
+        &self,
+        request: Request<CreateVirtualModelRequest>,
+    ) -> Result<Response<CreateVirtualModelResponse>, Status> {
+        virtual_models::create(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_virtual_model(
+        &self,
+        request: Request<UpdateVirtualModelRequest>,
+    ) -> Result<Response<UpdateVirtualModelResponse>, Status> {
+        virtual_models::update(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_virtual_model(
+        &self,
+        request: Request<DeleteVirtualModelRequest>,
+    ) -> Result<Response<DeleteVirtualModelResponse>, Status> {
+        virtual_models::delete(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn apply_config(
+        &self,
+        request: Request<ApplyConfigRequest>,
+    ) -> Result<Response<ApplyConfigResponse>, Status> {
+        config::apply(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn export_config(
+        &self,
+        _: Request<ExportConfigRequest>,
+    ) -> Result<Response<ExportConfigResponse>, Status> {
+        Ok(Response::new(config::export(&self.context)))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<ListAgentsRequest>,
+    ) -> Result<Response<ListAgentsResponse>, Status> {
+        agents::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn list_breakers(
+        &self,
+        request: Request<ListBreakersRequest>,
+    ) -> Result<Response<ListBreakersResponse>, Status> {
+        Ok(Response::new(breakers::list(&self.context, request.get_ref())))
+    }
+
+    async fn set_breaker(
+        &self,
+        request: Request<SetBreakerRequest>,
+    ) -> Result<Response<SetBreakerResponse>, Status> {
+        breakers::set(&self.context, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_stats(
+        &self,
+        request: Request<GetStatsRequest>,
+    ) -> Result<Response<GetStatsResponse>, Status> {
+        stats::get(&self.context, request.get_ref()).map(Response::new)
+    }
+}

@@ -1,0 +1,108 @@
+//! The gRPC listener: all services on one port.
+
+mod admin;
+mod refuse;
+mod sync;
+mod telemetry;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::TcpIncoming};
+use trunkline_proto::{
+    admin::v1::admin_service_server::AdminServiceServer, agent::v1::agent_service_server::AgentServiceServer,
+    telemetry::v1::telemetry_service_server::TelemetryServiceServer, types::v1::Version,
+};
+
+use crate::{
+    metrics::Metrics,
+    registry::Registry,
+    repository::Repository,
+    stats::{Stats, merger::Reports},
+};
+
+/// How often agents report: what an agent that is killed can lose.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The largest configuration document, and room for the message around it.
+const ADMIN_BYTES_MAX: usize = 10 * 1024 * 1024 + 64 * 1024;
+
+/// Agents send small things; a report of 1,000 deployments has about 300 KB.
+const AGENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A connection without traffic is asked after this time, and closed when it does not
+/// answer within the other: dead agents and their state go.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What services share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) reports: Reports,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Another one at each start.
+    pub(crate) instance: String,
+    pub(crate) shutdown: CancellationToken,
+    /// Owns what streams run on.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Why the listener ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// The transport gave up.
+    #[error("serve gRPC: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The compiled-in descriptors cannot be read.
+    #[error("serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves until the context's shutdown; then streams end and it returns.
+pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let agents = AgentServiceServer::new(sync::Agents::new(Arc::clone(&context)));
+    let agents = agents.max_decoding_message_size(AGENT_BYTES_MAX);
+    let telemetry = TelemetryServiceServer::new(telemetry::Telemetry::new(Arc::clone(&context)));
+    let telemetry = telemetry.max_decoding_message_size(AGENT_BYTES_MAX);
+    let admin = AdminServiceServer::new(admin::Admin::new(Arc::clone(&context)));
+    let admin = admin.max_decoding_message_size(ADMIN_BYTES_MAX);
+    health.set_serving::<AgentServiceServer<sync::Agents>>().await;
+    health.set_serving::<TelemetryServiceServer<telemetry::Telemetry>>().await;
+    health.set_serving::<AdminServiceServer<admin::Admin>>().await;
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(agents)
+        .add_service(telemetry)
+        .add_service(admin);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served =
+        router.serve_with_incoming_shutdown(incoming, context.shutdown.clone().cancelled_owned()).await;
+    context.tasks.close();
+    context.tasks.wait().await;
+    Ok(served?)
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(trunkline_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn wire_version(version: &trunkline_routing::table::Version) -> Version {
+    Version { epoch: version.epoch.clone(), revision: version.revision }
+}
+
+/// Durations here are constants or bounded; what is beyond the wire's range is cut.
+fn wire_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration).unwrap_or_default()
+}

@@ -1,0 +1,28 @@
+//! What callers are told when the repository refuses.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::Status;
+use trunkline_proto::status;
+
+use crate::repository::CommitError;
+
+/// When to try again a write that the store did not take: about as long as a restart.
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(5);
+
+pub(super) fn commit(error: &CommitError) -> Status {
+    match error {
+        CommitError::Conflict { current } => {
+            let metadata = HashMap::from([("current_revision".to_owned(), current.to_string())]);
+            status::aborted("REVISION_MISMATCH", error.to_string(), metadata)
+        }
+        CommitError::Invalid(problems) => status::invalid(problems),
+        CommitError::TooMuch { .. } => status::resource_exhausted("TOO_MUCH", error.to_string(), None),
+        CommitError::ReadOnly { .. } => {
+            status::unavailable("STORE_READ_ONLY", error.to_string(), Some(STORE_RETRY))
+        }
+        CommitError::Unavailable => {
+            status::unavailable("STORE_CLOSING", error.to_string(), Some(STORE_RETRY))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The `trunkline-control-plane` command: flags, log, signals, exit codes.
+
+use std::{io::Write as _, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use trunkline_control_plane::{
+    config::{Flags, LogFormat},
+    start::{ConfigSource, Listen, Options, StartError, start},
+};
+
+/// The configuration, or the command line, is wrong; starting again won't help.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    match run(Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The log may be filtered; why it ends must be seen in any case.
+            drop(writeln!(std::io::stderr(), "error: {error:#}"));
+            let refused =
+                error.downcast_ref().is_some_and(|error| matches!(error, StartError::Config { .. }));
+            if refused { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("--log {:?}", flags.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match flags.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(serve(flags))
+}
+
+async fn serve(flags: Flags) -> anyhow::Result<()> {
+    let config = match &flags.config {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| StartError::Config {
+                origin: path.display().to_string(),
+                problems: format!("read the file: {error}"),
+            })?;
+            Some(ConfigSource { origin: path.display().to_string(), text, policy: flags.config_policy })
+        }
+    };
+    let options = Options {
+        grpc: Listen::Address(flags.listen),
+        ops: Listen::Address(flags.ops_listen),
+        data_dir: Some(flags.data_dir),
+        config,
+        insecure: flags.insecure,
+    };
+    let shutdown = CancellationToken::new();
+    // Before anything is announced, so that no signal is missed.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = start(options, shutdown.clone()).await?;
+    announce("control-plane", running.grpc_addr)?;
+    announce("control-plane-ops", running.ops_addr)?;
+    let ended = running.wait();
+    tokio::pin!(ended);
+    tokio::select! {
+        biased; // A failure needs no signal.
+        ended = &mut ended => return Ok(ended?),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    shutdown.cancel();
+    Ok(ended.await?)
+}
+
+/// Programs that start this one read these lines.
+fn announce(role: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
+    tracing::info!(role, %address, "listening");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening {role} http://{address}").context("announce a listener")?;
+    out.flush().context("announce a listener")
+}

@@ -1,0 +1,190 @@
+//! What `/metrics` shows. Counters are counted here; the rest is read at the scrape.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric, text},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
+    registry::Registry as Metered,
+};
+use trunkline_proto::types::v1::OutcomeClass;
+
+use crate::{
+    registry::Registry,
+    repository::{Repository, StoreHealth},
+    stats::Stats,
+};
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    metered: Metered,
+    /// Routing table updates sent to agents.
+    pub(crate) updates: Family<UpdateLabels, Counter>,
+    /// Updates that agents refused.
+    pub(crate) nacks: Counter,
+    /// Telemetry reports by what came of them.
+    pub(crate) reports: Family<ReportLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct UpdateLabels {
+    pub(crate) kind: UpdateKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are label values")]
+pub(crate) enum UpdateKind {
+    snapshot,
+    delta,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReportLabels {
+    pub(crate) result: ReportResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are label values")]
+pub(crate) enum ReportResult {
+    taken,
+    gap,
+    invalid,
+    failed,
+}
+
+impl Metrics {
+    pub(crate) fn new(repository: Arc<Repository>, agents: Arc<Registry>, stats: Arc<Stats>) -> Self {
+        let mut metered = Metered::with_prefix("trunkline_control_plane");
+        let updates = Family::default();
+        metered.register("sync_updates", "Routing table updates sent to agents", updates.clone());
+        let nacks = Counter::default();
+        metered.register("sync_nacks", "Routing table updates that agents refused", nacks.clone());
+        let reports = Family::default();
+        metered.register("telemetry_reports", "Telemetry reports by what came of them", reports.clone());
+        metered.register_collector(Box::new(Now { repository, agents, stats }));
+        Self { metered, updates, nacks, reports }
+    }
+
+    /// OpenMetrics text.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.metered)?;
+        Ok(out)
+    }
+}
+
+/// What is read at the scrape.
+#[derive(Debug)]
+struct Now {
+    repository: Arc<Repository>,
+    agents: Arc<Registry>,
+    stats: Arc<Stats>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    deployment: String,
+    virtual_model: String,
+    outcome: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeploymentLabels {
+    deployment: String,
+    virtual_model: String,
+}
+
+impl Collector for Now {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let forced = self.repository.verdicts().iter().count() as i64;
+        let writable = i64::from(!matches!(self.repository.health(), StoreHealth::ReadOnly { .. }));
+        for (name, help, value) in [
+            (
+                "config_revision",
+                "Revision of the configuration",
+                self.repository.state().version.revision as i64,
+            ),
+            ("agents_connected", "Agents with an open Sync stream", self.agents.connected() as i64),
+            ("breakers_forced", "Breakers that an operator forces", forced),
+            ("store_writable", "1 while the store takes writes", writable),
+        ] {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        self.fleet(&mut encoder)
+    }
+}
+
+impl Now {
+    /// What all agents reported since the store was made.
+    fn fleet(&self, encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let mut rows = self.stats.select(None, |_| true);
+        rows.sort_by(|one, other| one.0.cmp(&other.0));
+        let attempts = Counted::new("fleet_attempts", "Attempts that ended, by outcome");
+        let attempts = attempts.rows(rows.iter().flat_map(|(key, totals)| {
+            totals.outcomes().map(|(outcome, count)| {
+                let labels = AttemptLabels {
+                    deployment: key.deployment.clone(),
+                    virtual_model: key.model.clone(),
+                    outcome: class_name(outcome),
+                };
+                (labels, count)
+            })
+        }));
+        attempts.encode(encoder)?;
+        let by_key = |count: fn(&crate::stats::totals::Totals) -> u64| {
+            rows.iter().map(move |(key, totals)| {
+                let labels =
+                    DeploymentLabels { deployment: key.deployment.clone(), virtual_model: key.model.clone() };
+                (labels, count(totals))
+            })
+        };
+        Counted::new("fleet_input_tokens", "Input tokens")
+            .rows(by_key(|totals| totals.input_tokens))
+            .encode(encoder)?;
+        Counted::new("fleet_output_tokens", "Output tokens")
+            .rows(by_key(|totals| totals.output_tokens))
+            .encode(encoder)?;
+        let cost = Counted::new("fleet_cost_nano_usd", "Cost in nano-dollars");
+        cost.rows(by_key(|totals| totals.cost_nano_usd)).encode(encoder)
+    }
+}
+
+/// A counter with labels whose values are known already.
+struct Counted<L> {
+    name: &'static str,
+    help: &'static str,
+    rows: Vec<(L, u64)>,
+}
+
+impl<L: EncodeLabelSet> Counted<L> {
+    fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, rows: Vec::new() }
+    }
+
+    fn rows(mut self, rows: impl Iterator<Item = (L, u64)>) -> Self {
+        self.rows = rows.collect();
+        self
+    }
+
+    fn encode(self, encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let kind = prometheus_client::metrics::MetricType::Counter;
+        let mut metric = encoder.encode_descriptor(self.name, self.help, None, kind)?;
+        for (labels, count) in &self.rows {
+            ConstCounter::new(*count).encode(metric.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name of an outcome class without its prefix, in lower case.
+pub(crate) fn class_name(class: OutcomeClass) -> String {
+    let name = class.as_str_name();
+    name.strip_prefix("OUTCOME_CLASS_").unwrap_or(name).to_lowercase()
+}

@@ -1,0 +1,104 @@
+//! The HTTP listener for operators: `/metrics`, `/healthz`, `/readyz`.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::metrics::Metrics;
+
+/// Enough for scrapers and probes; more wait in the accept queue.
+const CONNECTIONS_MAX: usize = 128;
+
+/// Longest wait for a request's head, so that silent clients give their place back.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wait after a failed accept, which is nearly always a lack of file descriptors.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves until `shutdown`; then open exchanges end and it returns.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            biased; // A stop is heeded before more work is taken on.
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed on the ops listener");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        let metrics = Arc::clone(&metrics);
+        let shutdown = shutdown.clone();
+        connections.spawn(async move {
+            let _place = place;
+            exchange(TokioIo::new(stream), metrics, shutdown).await;
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn exchange(
+    stream: TokioIo<tokio::net::TcpStream>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(request.method(), request.uri().path(), &metrics);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
+    let result = tokio::select! {
+        biased; // A finished connection needs no shutdown.
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "ops connection ended early");
+    }
+}
+
+fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<Full<Bytes>> {
+    if method != Method::GET && method != Method::HEAD {
+        return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n".into());
+    }
+    match path {
+        "/metrics" => match metrics.encode() {
+            Ok(text) => respond(StatusCode::OK, OPENMETRICS, text),
+            Err(error) => {
+                respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("encode metrics: {error}\n"))
+            }
+        },
+        // Both listeners are bound and the store is open before this is served at all.
+        "/healthz" | "/readyz" => respond(StatusCode::OK, TEXT, "ok\n".into()),
+        _ => respond(StatusCode::NOT_FOUND, TEXT, "known paths: /metrics, /healthz, /readyz\n".into()),
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,243 @@
+//! Starts a control plane: opens the store, brings in the configuration document,
+//! serves until told to stop.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use crate::bootstrap::ConfigSource;
+use crate::{
+    bootstrap, grpc,
+    grpc::{Context, ServeError},
+    metrics::Metrics,
+    ops,
+    registry::Registry,
+    repository::{CommitError, OpenError, Repository, RepositoryOptions},
+    stats::merger::{LoadError, Merger},
+};
+
+/// What streams of clients that do not let go get at the end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How a control plane runs.
+#[derive(Debug)]
+pub struct Options {
+    /// Where gRPC is served.
+    pub grpc: Listen,
+    /// Where `/metrics` and the health pages are served.
+    pub ops: Listen,
+    /// Where durable state is kept. None: in memory, for tests.
+    pub data_dir: Option<PathBuf>,
+    /// A configuration document to begin with.
+    pub config: Option<ConfigSource>,
+    /// Allows listeners beyond loopback.
+    pub insecure: bool,
+}
+
+/// A listener, or where to make one.
+#[derive(Debug)]
+pub enum Listen {
+    /// Port 0 is any free one.
+    Address(SocketAddr),
+    /// Made by the caller.
+    Bound(TcpListener),
+}
+
+/// A control plane that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where gRPC is served.
+    pub grpc_addr: SocketAddr,
+    /// Where `/metrics` and the health pages are served.
+    pub ops_addr: SocketAddr,
+    /// The durable state.
+    pub repository: Arc<Repository>,
+    shutdown: CancellationToken,
+    grpc: JoinHandle<Result<(), ServeError>>,
+    others: TaskTracker,
+}
+
+/// Why a control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Anybody could reach it.
+    #[error(
+        "the {role} listener {address} is reachable beyond this machine, and TLS and tokens are not built yet: \
+         listen on a loopback address, or give --insecure to accept that anybody who reaches it may do everything"
+    )]
+    Insecure {
+        /// Which listener.
+        role: &'static str,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The address cannot be had.
+    #[error("listen on {address} for {role}: {cause}")]
+    Listen {
+        /// Which listener.
+        role: &'static str,
+        /// Where.
+        address: String,
+        /// The answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// The configuration document is wrong. Nothing was changed.
+    #[error("configuration {origin} is refused:\n{problems}")]
+    Config {
+        /// Where it came from.
+        origin: String,
+        /// All that is wrong, one a line.
+        problems: String,
+    },
+    /// The store does not open.
+    #[error("open the store: {0}")]
+    Open(#[from] OpenError),
+    /// The store did not take the configuration document.
+    #[error("store the configuration: {0}")]
+    Commit(#[from] CommitError),
+    /// Telemetry totals cannot be read.
+    #[error("start telemetry: {0}")]
+    Telemetry(String),
+    /// A thread ended in a way that it should not.
+    #[error("start: {0}")]
+    Join(#[from] JoinError),
+}
+
+/// Why a control plane stopped without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The gRPC listener ended.
+    #[error("{0}")]
+    Serve(String),
+    /// A task ended in a way that it should not.
+    #[error("serve: {0}")]
+    Join(#[from] JoinError),
+}
+
+/// Starts a control plane; it runs until `shutdown`.
+///
+/// # Errors
+/// See [`StartError`]; nothing runs then.
+pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Running, StartError> {
+    let document = options.config.map(bootstrap::load).transpose()?;
+    let (grpc_listener, grpc_addr) = listen("control-plane", options.grpc, options.insecure)?;
+    let (ops_listener, ops_addr) = listen("control-plane-ops", options.ops, options.insecure)?;
+    let repository_options = RepositoryOptions { data_dir: options.data_dir };
+    let repository = tokio::task::spawn_blocking(move || Repository::open(repository_options)).await??;
+    if let Some(document) = document {
+        bootstrap::bring_in(&repository, document).await?;
+    }
+    let loaded = Merger::load(Arc::clone(&repository)).await;
+    let (merger, stats, reports) =
+        loaded.map_err(|error: LoadError| StartError::Telemetry(error.to_string()))?;
+
+    let registry = Arc::new(Registry::new());
+    let metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
+    let context = Arc::new(Context {
+        repository: Arc::clone(&repository),
+        registry,
+        stats,
+        reports,
+        metrics: Arc::new(metrics),
+        instance: uuid::Uuid::new_v4().to_string(),
+        shutdown: shutdown.clone(),
+        tasks: TaskTracker::new(),
+    });
+    let others = TaskTracker::new();
+    // Ends when the last stream of reports has ended, so that none is lost.
+    others.spawn(merger.run());
+    others.spawn(ops::serve(ops_listener, Arc::clone(&context.metrics), shutdown.clone()));
+    others.spawn(expire_verdicts(Arc::clone(&repository), shutdown.clone()));
+    let grpc = others.spawn(grpc::serve(grpc_listener, context));
+    others.close();
+    Ok(Running { grpc_addr, ops_addr, repository, shutdown, grpc, others })
+}
+
+impl Running {
+    /// Waits for the end: `shutdown` was cancelled and everything is drained, or
+    /// serving failed.
+    ///
+    /// # Errors
+    /// If it ended without being told to.
+    pub async fn wait(self) -> Result<(), RunError> {
+        let Self { shutdown, mut grpc, others, .. } = self;
+        let drained = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN_TIMEOUT).await;
+        };
+        let served = tokio::select! {
+            biased; // An end in time is no timeout.
+            served = &mut grpc => Some(served),
+            () = drained => None,
+        };
+        // Whatever the reason was, nothing goes on alone.
+        shutdown.cancel();
+        let Some(served) = served else {
+            tracing::warn!("clients kept their streams open; closing them");
+            grpc.abort();
+            return Ok(());
+        };
+        served?.map_err(|error| RunError::Serve(error.to_string()))?;
+        if tokio::time::timeout(DRAIN_TIMEOUT, others.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        Ok(())
+    }
+}
+
+fn listen(
+    role: &'static str,
+    listen: Listen,
+    insecure: bool,
+) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
+    let name = format!("{listen:?}");
+    let failed = |address: String| move |cause| StartError::Listen { role, address, cause };
+    let listener = match listen {
+        Listen::Address(address) if !address.ip().is_loopback() && !insecure => {
+            return Err(StartError::Insecure { role, address });
+        }
+        Listen::Address(address) => TcpListener::bind(address).map_err(failed(address.to_string()))?,
+        Listen::Bound(listener) => listener,
+    };
+    let address = listener.local_addr().map_err(failed(name))?;
+    if !address.ip().is_loopback() && !insecure {
+        return Err(StartError::Insecure { role, address });
+    }
+    listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
+    Ok((listener, address))
+}
+
+/// Ends verdicts when their time is over.
+async fn expire_verdicts(repository: Arc<Repository>, shutdown: CancellationToken) {
+    /// Wall clocks jump; a look now and then finds what a long sleep would miss.
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut verdicts = repository.subscribe_verdicts();
+    loop {
+        let now = unix_ms();
+        let due = verdicts.borrow_and_update().next_expiry_unix_ms();
+        let next = match due {
+            Some(due) if due <= now => repository.expire_verdicts(now).await,
+            due => due,
+        };
+        let wait = next.map(|next| Duration::from_millis(next.saturating_sub(now).max(1)).min(LOOK));
+        tokio::select! {
+            biased; // A stop first; a change may bring an earlier end.
+            () = shutdown.cancelled() => return,
+            changed = verdicts.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(wait.unwrap_or(LOOK)), if wait.is_some() => {}
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,88 @@
+//! Counts of attempts, tokens and costs: what agents reported, merged once each.
+//! Totals are durable; the last hour is also kept in steps, in memory.
+
+pub(crate) mod merger;
+pub(crate) mod report;
+mod sequence;
+mod stored;
+pub(crate) mod totals;
+mod window;
+
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use self::{totals::Totals, window::Window};
+
+/// Pairs of deployment and virtual model that are counted apart; at about 1 KiB each
+/// and in each step of the last hour, the most memory that telemetry may take.
+const KEYS_MAX: usize = 20_000;
+
+/// What is counted apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    /// Full name.
+    pub(crate) deployment: String,
+    /// The virtual model, or the deployment when pinned.
+    pub(crate) model: String,
+}
+
+/// Everything that was counted. The merger writes, RPCs and metrics read.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    totals: HashMap<Key, Totals>,
+    window: Window,
+}
+
+impl Stats {
+    fn new(totals: HashMap<Key, Totals>) -> Self {
+        Self { counts: Mutex::new(Counts { totals, window: Window::new(Instant::now()) }) }
+    }
+
+    /// Totals since the store was made, or of the last `window`, for each pair that
+    /// `wanted` accepts.
+    pub(crate) fn select(
+        &self,
+        window: Option<Duration>,
+        wanted: impl Fn(&Key) -> bool,
+    ) -> Vec<(Key, Totals)> {
+        let counts = self.counts.lock();
+        match window {
+            Some(window) => counts.window.sum(window, Instant::now(), wanted),
+            None => {
+                let all = counts.totals.iter().filter(|(key, _)| wanted(key));
+                all.map(|(key, totals)| (key.clone(), totals.clone())).collect()
+            }
+        }
+    }
+
+    /// Whether requests for this virtual model reached a deployment within the last
+    /// hour.
+    pub(crate) fn has_traffic(&self, model: &str) -> bool {
+        let recent = self.select(Some(window::LENGTH), |key| key.model == model);
+        recent.iter().any(|(_, totals)| totals.attempts() > 0)
+    }
+
+    /// The totals of `key`, for a merge.
+    fn total(&self, key: &Key) -> Option<Totals> {
+        self.counts.lock().totals.get(key).cloned()
+    }
+
+    /// Whether `more` new keys fit.
+    fn fits(&self, more: usize) -> bool {
+        self.counts.lock().totals.len() + more <= KEYS_MAX
+    }
+
+    /// Takes over what is durable now: new totals, and what was added for the window.
+    fn publish(&self, totals: HashMap<Key, Totals>, added: HashMap<Key, Totals>) {
+        let mut counts = self.counts.lock();
+        counts.totals.extend(totals);
+        counts.window.add(added, Instant::now());
+    }
+}
