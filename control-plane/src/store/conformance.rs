@@ -115,7 +115,7 @@ fn sled_keeps_entries_versions_and_terms_over_a_reopening() {
 fn sled_refuses_a_record_whose_checksum_is_wrong() {
     let directory = tempfile::tempdir().unwrap();
     drop(reopened(directory.path()));
-    let db = ::sled::open(directory.path()).unwrap();
+    let db = super::sled::open_when_released(directory.path()).unwrap();
     db.insert(b"da", b"not a record of ours").unwrap();
     drop(db);
     let error = SledStore::open(directory.path()).unwrap_err();

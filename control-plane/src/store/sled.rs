@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -18,6 +19,13 @@ use super::{Change, Entry, Guard, Snapshot, Store, StoreError, StoreHealth, chec
 
 /// sled's own default is 1 GiB; the whole control plane has less.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Waited for a dropped database to let go of its files: it takes some milliseconds,
+/// more on a busy machine.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+
+/// Between looks at whether it did.
+const RELEASE_STEP: Duration = Duration::from_millis(5);
 
 /// Before the keys of callers.
 const DATA: u8 = b'd';
@@ -66,12 +74,7 @@ impl SledStore {
     /// system refuses, as when the disk is full.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         guarded(|| {
-            let db = ::sled::Config::new()
-                .path(directory)
-                .cache_capacity(CACHE_BYTES)
-                .mode(::sled::Mode::LowSpace)
-                .open()
-                .map_err(of_sled)?;
+            let db = open_when_released(directory)?;
             let file = File::options().read(true).write(true).open(directory.join("db"))?;
             file.sync_all()?;
             sync_directory(directory)?;
@@ -173,6 +176,29 @@ impl Inner {
             self.failed = Some(cause.to_string());
         }
         written
+    }
+}
+
+/// Opens sled's files. A database that was dropped in this process keeps its lock until
+/// its background threads are done; the data directory's own lock keeps others out.
+pub(super) fn open_when_released(directory: &Path) -> Result<::sled::Db, StoreError> {
+    let started = Instant::now();
+    loop {
+        let opened = ::sled::Config::new()
+            .path(directory)
+            .cache_capacity(CACHE_BYTES)
+            .mode(::sled::Mode::LowSpace)
+            .open();
+        match opened {
+            // sled has no kind of error for this, only words.
+            Err(::sled::Error::Io(cause))
+                if cause.to_string().contains("could not acquire lock")
+                    && started.elapsed() < RELEASE_MAX =>
+            {
+                std::thread::sleep(RELEASE_STEP);
+            }
+            other => return other.map_err(of_sled),
+        }
     }
 }
 
