@@ -24,6 +24,8 @@ use crate::{math, table::BreakerPolicy, time::Timestamp, window::Window};
 const PROBES_TO_CLOSE: u32 = 2;
 /// A probe that never reports frees its place after so long.
 const PROBE_LEASE: Duration = Duration::from_secs(30);
+/// Most probes end long before their lease; those who wait ask again after so long.
+const PROBE_ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Shares of the weight on the way back, in percent.
 const RAMP: [u8; 3] = [10, 25, 50];
 /// A step lasts for so many results ...
@@ -135,6 +137,8 @@ pub struct Breaker {
     policy: BreakerPolicy,
     state: State,
     epoch: u64,
+    /// The epoch in which half-open began; later ones of it are of later probes.
+    half_open_epoch: u64,
     window: Window,
     consecutive: u32,
     openings: u32,
@@ -150,6 +154,7 @@ impl Breaker {
             policy,
             state: State::Closed,
             epoch,
+            half_open_epoch: epoch,
             window: Window::new(policy.window),
             consecutive: 0,
             openings: 0,
@@ -173,7 +178,9 @@ impl Breaker {
             State::HalfOpen { probe: Some(lease), successes } if lease <= now => {
                 State::HalfOpen { probe: None, successes }
             }
-            State::Ramping { step, since, results, failures } if step_is_over(since, results, failures, now) => {
+            State::Ramping { step, since, results, failures }
+                if step_is_over(since, results, failures, now) =>
+            {
                 match step + 1 {
                     next if next < RAMP.len() => {
                         State::Ramping { step: next, since: now, results: 0, failures: 0 }
@@ -192,7 +199,9 @@ impl Breaker {
             State::Ramping { step, .. } => Admission::Share(RAMP[step]),
             State::Open { until, .. } => Admission::Rejected { until },
             State::HalfOpen { probe: None, .. } => Admission::Probe,
-            State::HalfOpen { probe: Some(lease), .. } => Admission::Rejected { until: lease },
+            State::HalfOpen { probe: Some(lease), .. } => {
+                Admission::Rejected { until: lease.min(now + PROBE_ASK_AGAIN) }
+            }
         }
     }
 
@@ -208,10 +217,17 @@ impl Breaker {
     }
 
     /// A result. `probe` as [`Self::begin`] said. Returns whether the breaker opened.
-    pub fn record(&mut self, now: Timestamp, epoch: u64, probe: bool, sample: Sample, rng: &mut impl Rng) -> bool {
+    pub fn record(
+        &mut self,
+        now: Timestamp,
+        epoch: u64,
+        probe: bool,
+        sample: Sample,
+        rng: &mut impl Rng,
+    ) -> bool {
         self.advance(now);
         if epoch != self.epoch {
-            return false;
+            return probe && self.record_late_probe(now, epoch, sample, rng);
         }
         self.remember(sample);
         match self.state {
@@ -224,9 +240,12 @@ impl Breaker {
                     Sample::Failure | Sample::RatioFailure => (1, 1),
                     Sample::RateLimited | Sample::Neutral => (0, 0),
                 };
-                let (results, failures) = (results + counts, failures + failed);
+                let (results, failures) = (results.saturating_add(counts), failures.saturating_add(failed));
+                if failed > 0 {
+                    self.clean_since = now;
+                }
                 self.state = State::Ramping { step, since, results, failures };
-                if failures >= STEP_FAILURES && failures * 2 >= results {
+                if failures >= STEP_FAILURES && failures.saturating_mul(2) >= results {
                     self.open(now, Trip::Ramp, rng);
                     return true;
                 }
@@ -243,6 +262,14 @@ impl Breaker {
     /// Closed, and no failure among the last ten results.
     pub fn recently_clean(&self, now: Timestamp) -> bool {
         self.recent == 0 && matches!(self.state(now), State::Closed)
+    }
+
+    /// An attempt looks bad, but its result will be known later only: free moves to
+    /// this target end now.
+    pub fn suspect(&mut self, epoch: u64) {
+        if epoch == self.epoch {
+            self.remember(Sample::Failure);
+        }
     }
 
     /// Forgets everything but its constants: an operator took over, or gave it back.
@@ -266,14 +293,15 @@ impl Breaker {
                 self.window.record(now, false);
                 let forgiven = now.since(self.clean_since).as_nanos() / FORGIVE_AFTER.as_nanos();
                 if forgiven > 0 && self.openings > 0 {
-                    self.openings = self.openings.saturating_sub(forgiven as u32);
-                    self.clean_since = now;
+                    let steps = forgiven.min(u128::from(OPENINGS_MAX)) as u32;
+                    self.openings = self.openings.saturating_sub(steps);
+                    self.clean_since = self.clean_since + FORGIVE_AFTER * steps;
                 }
             }
             Sample::Failure | Sample::RatioFailure => {
                 self.clean_since = now;
                 self.window.record(now, true);
-                self.consecutive += u32::from(sample == Sample::Failure);
+                self.consecutive = self.consecutive.saturating_add(u32::from(sample == Sample::Failure));
                 let (failures, total) = self.window.counts(now);
                 if self.consecutive >= self.policy.consecutive_failures {
                     self.open(now, Trip::Consecutive, rng);
@@ -318,6 +346,20 @@ impl Breaker {
         }
     }
 
+    /// A probe that outlived its lease: its word counts, its place belongs to a later
+    /// one.
+    fn record_late_probe(&mut self, now: Timestamp, epoch: u64, sample: Sample, rng: &mut impl Rng) -> bool {
+        let State::HalfOpen { probe, successes } = self.state else { return false };
+        if epoch < self.half_open_epoch || sample == Sample::Neutral {
+            return false;
+        }
+        let opened = self.record_probe(now, successes, sample, rng);
+        if let State::HalfOpen { probe: place, .. } = &mut self.state {
+            *place = probe;
+        }
+        opened
+    }
+
     fn open(&mut self, now: Timestamp, trip: Trip, rng: &mut impl Rng) {
         let doubled = self.policy.open_base.as_secs_f64() * math::exp2(f64::from(self.openings));
         let spread = 1.0 + JITTER * (2.0 * math::unit(rng) - 1.0);
@@ -331,8 +373,15 @@ impl Breaker {
     /// Carries out what time alone has changed.
     fn advance(&mut self, now: Timestamp) {
         let state = self.state(now);
-        if matches!((self.state, state), (State::Open { .. }, State::HalfOpen { .. })) {
-            self.epoch += 1;
+        match (self.state, state) {
+            (State::Open { .. }, State::HalfOpen { .. }) => {
+                self.epoch += 1;
+                self.half_open_epoch = self.epoch;
+            }
+            // The lease ran out: what that probe still says must not free the place
+            // of the next one.
+            (State::HalfOpen { probe: Some(_), .. }, State::HalfOpen { probe: None, .. }) => self.epoch += 1,
+            _ => {}
         }
         self.state = state;
     }
@@ -340,7 +389,7 @@ impl Breaker {
 
 fn step_is_over(since: Timestamp, results: u32, failures: u32, now: Timestamp) -> bool {
     let lasted = now.since(since);
-    let clean = failures * 5 < results.max(1);
+    let clean = failures.saturating_mul(5) < results.max(1);
     clean && lasted >= STEP_MIN && (results >= STEP_RESULTS || lasted >= STEP_MAX)
 }
 

@@ -25,7 +25,7 @@ impl Default for RetryBucket {
 impl RetryBucket {
     /// A request came in; `percent` of a token is earned.
     pub fn earn(&mut self, percent: u32) {
-        self.hundredths = (self.hundredths + percent).min(BURST * ONE);
+        self.hundredths = self.hundredths.saturating_add(percent).min(BURST * ONE);
     }
 
     /// Pays for one extra attempt. False: there is nothing to pay with.

@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use crate::hint::GATE_MAX;
+use crate::{hint::GATE_MAX, hold::Gate};
 
 mod transport;
 mod words;
@@ -216,18 +216,12 @@ pub struct Classified {
     /// Set with [`Remedy::Quarantine`] only.
     pub quarantine_scope: Option<QuarantineScope>,
     /// No requests to this deployment with this credential for so long.
-    pub gate: Option<Duration>,
+    pub gate: Option<Gate>,
 }
 
 impl Classified {
     const fn new(class: OutcomeClass, remedy: Remedy, breaker: BreakerCount) -> Self {
-        Self {
-            class,
-            remedy,
-            breaker,
-            quarantine_scope: None,
-            gate: None,
-        }
+        Self { class, remedy, breaker, quarantine_scope: None, gate: None }
     }
 
     const fn quarantine(class: OutcomeClass, scope: QuarantineScope) -> Self {
@@ -236,8 +230,10 @@ impl Classified {
         verdict
     }
 
-    fn gated(mut self, gate: Option<Duration>) -> Self {
-        self.gate = gate.map(|gate| gate.min(GATE_MAX));
+    /// Shuts the gate for as long as the provider said, or at first for `unhinted`.
+    fn gated(mut self, hint: Option<Duration>, unhinted: Option<Duration>) -> Self {
+        let hinted = hint.map(|hint| Gate { for_how_long: hint.min(GATE_MAX), hinted: true });
+        self.gate = hinted.or_else(|| unhinted.map(|base| Gate { for_how_long: base, hinted: false }));
         self
     }
 
@@ -262,11 +258,7 @@ pub fn classify(status: u16, error: &ErrorFields<'_>, retry_hint: Option<Duratio
         400..=499 => client_error(status, error, retry_hint),
         500..=599 => server_error(status, error, retry_hint),
         300..=399 => Classified::quarantine(OutcomeClass::Misconfigured, QuarantineScope::Account),
-        _ => Classified::new(
-            OutcomeClass::Malformed,
-            Remedy::Other,
-            BreakerCount::Failure,
-        ),
+        _ => Classified::new(OutcomeClass::Malformed, Remedy::Other, BreakerCount::Failure),
     }
 }
 
@@ -285,9 +277,8 @@ fn client_error(status: u16, error: &ErrorFields<'_>, hint: Option<Duration>) ->
         return Classified::quarantine(OutcomeClass::Quota, QuarantineScope::Account);
     }
     if status == 429 || status == 498 {
-        let gate = hint.unwrap_or(RATE_GATE_DEFAULT);
         return Classified::new(OutcomeClass::RateLimited, Remedy::OtherWithGate, Neutral)
-            .gated(Some(gate));
+            .gated(hint, Some(RATE_GATE_DEFAULT));
     }
     if words::is_content_filter(error) {
         return Classified::new(OutcomeClass::ContentFilter, Remedy::ContentFilter, Neutral);
@@ -311,10 +302,7 @@ fn client_error(status: u16, error: &ErrorFields<'_>, hint: Option<Duration>) ->
             Classified::new(OutcomeClass::Transient, Remedy::SameThenOther, RatioOnly)
         }
         424 => Classified::new(OutcomeClass::Transient, Remedy::SameThenOther, RatioOnly),
-        413 => Classified {
-            breaker: Neutral,
-            ..invalid
-        },
+        413 => Classified { breaker: Neutral, ..invalid },
         _ => invalid,
     }
 }
@@ -322,19 +310,14 @@ fn client_error(status: u16, error: &ErrorFields<'_>, hint: Option<Duration>) ->
 fn server_error(status: u16, error: &ErrorFields<'_>, hint: Option<Duration>) -> Classified {
     use BreakerCount::{Failure, Poisonable, RatioOnly};
     if status == 529 || status == 503 && words::is_overload(error) {
-        let gate = hint.unwrap_or(OVERLOAD_GATE_DEFAULT);
         return Classified::new(OutcomeClass::Overloaded, Remedy::OtherWithGate, RatioOnly)
-            .gated(Some(gate));
+            .gated(hint, Some(OVERLOAD_GATE_DEFAULT));
     }
     match status {
         500 => Classified::new(OutcomeClass::ServerError, Remedy::SameThenOther, Poisonable),
         502..=504 | 520..=524 => {
-            let remedy = if hint.is_some() {
-                Remedy::OtherWithGate
-            } else {
-                Remedy::Other
-            };
-            Classified::new(OutcomeClass::Unavailable, remedy, Failure).gated(hint)
+            let remedy = if hint.is_some() { Remedy::OtherWithGate } else { Remedy::Other };
+            Classified::new(OutcomeClass::Unavailable, remedy, Failure).gated(hint, None)
         }
         525 | 526 => Classified::quarantine(OutcomeClass::Misconfigured, QuarantineScope::Account),
         _ => Classified::new(OutcomeClass::ServerError, Remedy::Other, Failure),

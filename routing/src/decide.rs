@@ -80,10 +80,10 @@ pub fn decide(
             decision.excluded.push(Exclusion { deployment: target, tier: index, reason });
         });
         let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-        let order = route
-            .index
-            .and_then(|model| registry.rotation(binding, model, index))
-            .map_or_else(|| (0..weights.len()).filter(|at| weights[*at] > 0).collect(), |turns| turns.order(&weights));
+        let order = route.index.and_then(|model| registry.rotation(binding, model, index)).map_or_else(
+            || (0..weights.len()).filter(|at| weights[*at] > 0).collect(),
+            |turns| turns.order(&weights),
+        );
         // Lower tiers are first choice only when nothing above may serve.
         let first = decision.candidates.is_empty();
         decision.candidates.extend(order.into_iter().map(|at| {
@@ -119,7 +119,8 @@ pub(crate) fn weigh(
         .targets
         .iter()
         .map(|target| {
-            let fit = eligibility::check(table.deployment(target.deployment), &model.constraints, profile, None);
+            let fit =
+                eligibility::check(table.deployment(target.deployment), &model.constraints, profile, None);
             if let Err(unfit) = fit {
                 left_out(target.deployment, Reason::Unfit(unfit));
                 return 0;
@@ -150,7 +151,8 @@ pub(crate) fn apply_shares(strategy: Strategy, tier: &Tier, shares: &[u8]) -> Ve
         Strategy::RoundRobin => tier.targets[at].weight.min(1),
         Strategy::Weighted => tier.targets[at].weight,
     };
-    let weights: Vec<u32> = (0..shares.len()).map(|at| weight(at) * u32::from(shares[at])).collect();
+    let weights: Vec<u32> =
+        (0..shares.len()).map(|at| weight(at).saturating_mul(shares[at].into())).collect();
     if weights.iter().any(|weight| *weight > 0) {
         return weights;
     }

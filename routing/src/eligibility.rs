@@ -72,7 +72,9 @@ pub fn check(
             return Err(Unfit::ContextWindow(window));
         }
     }
-    if let Some(window) = deployment.context_window.filter(|window| profile.input_tokens / CONTEXT_DOUBT > *window) {
+    if let Some(window) =
+        deployment.context_window.filter(|window| profile.input_tokens / CONTEXT_DOUBT > *window)
+    {
         return Err(Unfit::ContextWindow(window));
     }
     if let (Some(limit), Some(wanted)) = (deployment.max_output_tokens, profile.max_output_tokens)

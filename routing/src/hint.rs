@@ -24,10 +24,7 @@ pub fn retry_hint<'a>(status: u16, header: &dyn Fn(&str) -> Option<&'a str>) -> 
 
 /// Either limit may be the one that was hit: the longer wait is the safe one.
 fn reset<'a>(header: &dyn Fn(&str) -> Option<&'a str>) -> Option<Duration> {
-    RESET_HEADERS
-        .iter()
-        .filter_map(|name| parse_go_duration(header(name)?))
-        .max()
+    RESET_HEADERS.iter().filter_map(|name| parse_go_duration(header(name)?)).max()
 }
 
 fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
@@ -47,9 +44,7 @@ fn parse_decimal(value: &str, unit: f64) -> Option<Duration> {
     if !number.is_finite() || seconds <= 0.0 {
         return None;
     }
-    Duration::try_from_secs_f64(seconds.min(GATE_MAX.as_secs_f64()))
-        .ok()
-        .filter(|hint| !hint.is_zero())
+    Duration::try_from_secs_f64(seconds.min(GATE_MAX.as_secs_f64())).ok().filter(|hint| !hint.is_zero())
 }
 
 /// `6m0s`, `1.5s`, `12ms`: numbers with units, in any number.
@@ -59,9 +54,7 @@ fn parse_go_duration(value: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, next) = tail.split_at(letters);
         let unit = match unit {
             "h" => 3600.0,
@@ -83,9 +76,8 @@ fn parse_go_duration(value: &str) -> Option<Duration> {
 /// Seconds since 1970 of an IMF-fixdate: `Sun, 06 Nov 1994 08:49:37 GMT`. The obsolete
 /// forms are not understood: no provider sends them.
 pub fn parse_http_date(value: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let value = value.trim();
     let bytes = value.as_bytes();
     // Fixed positions are only those of characters if each is one byte.
@@ -97,23 +89,13 @@ pub fn parse_http_date(value: &str) -> Option<u64> {
     }
     let number = |from: usize, to: usize| {
         let digits = &value[from..to];
-        if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            digits.parse::<u64>().ok()
-        } else {
-            None
-        }
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse::<u64>().ok() } else { None }
     };
     let month = MONTHS.iter().position(|name| *name == &value[8..11])? as u64 + 1;
     let (day, year) = (number(5, 7)?, number(12, 16)?);
     let (hour, minute, second) = (number(17, 19)?, number(20, 22)?, number(23, 25)?);
     // 60 is a leap second.
-    if day == 0
-        || day > days_in(month, year)
-        || year < 1970
-        || hour > 23
-        || minute > 59
-        || second > 60
-    {
+    if day == 0 || day > days_in(month, year) || year < 1970 || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     Some(days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
@@ -145,22 +127,14 @@ mod tests {
     use super::*;
 
     fn check(status: u16, headers: &[(&str, &str)], expect_ms: Option<u64>) {
-        let found = retry_hint(status, &|name| {
-            headers
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| *value)
-        });
+        let found =
+            retry_hint(status, &|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value));
         assert_eq!(found, expect_ms.map(Duration::from_millis), "{headers:?}");
     }
 
     #[test]
     fn most_exact_header_wins() {
-        let all = [
-            ("retry-after-ms", "1500"),
-            ("x-ms-retry-after-ms", "2500"),
-            ("retry-after", "7"),
-        ];
+        let all = [("retry-after-ms", "1500"), ("x-ms-retry-after-ms", "2500"), ("retry-after", "7")];
         check(429, &all, Some(1_500));
         check(429, &all[1..], Some(2_500));
         check(503, &all[2..], Some(7_000));
@@ -169,14 +143,8 @@ mod tests {
 
     #[test]
     fn garbage_is_passed_over() {
-        for garbage in [
-            "-1", "0", "-0", "NaN", "inf", "-inf", "soon", "", "1e-30", "0x10",
-        ] {
-            check(
-                429,
-                &[("retry-after-ms", garbage), ("retry-after", "2")],
-                Some(2_000),
-            );
+        for garbage in ["-1", "0", "-0", "NaN", "inf", "-inf", "soon", "", "1e-30", "0x10"] {
+            check(429, &[("retry-after-ms", garbage), ("retry-after", "2")], Some(2_000));
             check(429, &[("retry-after", garbage)], None);
         }
     }
@@ -192,54 +160,22 @@ mod tests {
     #[test]
     fn dates_are_relative_to_the_response() {
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        check(
-            503,
-            &[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), date],
-            Some(30_000),
-        );
-        check(
-            503,
-            &[("retry-after", "Mon, 07 Nov 1994 08:50:07 GMT"), date],
-            Some(300_000),
-        );
-        check(
-            503,
-            &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), date],
-            None,
-        );
-        check(
-            503,
-            &[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT"), date],
-            None,
-        );
-        check(
-            503,
-            &[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")],
-            None,
-        );
+        check(503, &[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT"), date], Some(30_000));
+        check(503, &[("retry-after", "Mon, 07 Nov 1994 08:50:07 GMT"), date], Some(300_000));
+        check(503, &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), date], None);
+        check(503, &[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT"), date], None);
+        check(503, &[("retry-after", "Sun, 06 Nov 1994 08:50:07 GMT")], None);
     }
 
     #[test]
     fn reset_headers_count_for_a_429_without_others() {
-        let reset = [
-            ("x-ratelimit-reset-requests", "12ms"),
-            ("x-ratelimit-reset-tokens", "1m2.5s"),
-        ];
+        let reset = [("x-ratelimit-reset-requests", "12ms"), ("x-ratelimit-reset-tokens", "1m2.5s")];
         check(429, &reset, Some(62_500));
         check(429, &reset[..1], Some(12));
         check(503, &reset, None);
         check(429, &[("x-ratelimit-reset-tokens", "6m0s")], Some(300_000));
         check(429, &[("retry-after", "2"), reset[1]], Some(2_000));
-        for garbage in [
-            "",
-            "0s",
-            "5",
-            "s",
-            "1x",
-            "-1s",
-            "1..2s",
-            "2026-02-25T20:02:36Z",
-        ] {
+        for garbage in ["", "0s", "5", "s", "1x", "-1s", "1..2s", "2026-02-25T20:02:36Z"] {
             check(429, &[("x-ratelimit-reset-tokens", garbage)], None);
         }
     }

@@ -100,15 +100,7 @@ pub struct Parts {
 impl Histogram {
     /// An empty one.
     pub const fn new() -> Self {
-        Self {
-            offset: 0,
-            buckets: Vec::new(),
-            zero_count: 0,
-            count: 0,
-            sum: 0,
-            min: 0,
-            max: 0,
-        }
+        Self { offset: 0, buckets: Vec::new(), zero_count: 0, count: 0, sum: 0, min: 0, max: 0 }
     }
 
     /// Takes what another machine sent; refuses what no recording could have made.
@@ -116,14 +108,7 @@ impl Histogram {
     /// # Errors
     /// Says which part is impossible.
     pub fn from_parts(parts: Parts) -> Result<Self, InvalidHistogram> {
-        let Parts {
-            mut offset,
-            bucket_counts: mut buckets,
-            zero_count,
-            sum,
-            min,
-            max,
-        } = parts;
+        let Parts { mut offset, bucket_counts: mut buckets, zero_count, sum, min, max } = parts;
         while buckets.last() == Some(&0) {
             buckets.pop();
         }
@@ -143,15 +128,7 @@ impl Histogram {
             .iter()
             .try_fold(zero_count, |total, count| total.checked_add(*count))
             .ok_or(InvalidHistogram::CountOverflow)?;
-        let histogram = Self {
-            offset,
-            buckets,
-            zero_count,
-            count,
-            sum,
-            min,
-            max,
-        };
+        let histogram = Self { offset, buckets, zero_count, count, sum, min, max };
         histogram.check_extremes()?;
         histogram.check_sum()?;
         Ok(histogram)
@@ -164,10 +141,7 @@ impl Histogram {
             (false, false) => self.min > 0 && index_of(self.min) == self.offset,
         };
         if !min_fits {
-            return Err(InvalidHistogram::Extreme {
-                field: "min",
-                value: self.min,
-            });
+            return Err(InvalidHistogram::Extreme { field: "min", value: self.min });
         }
         let max_fits = if self.buckets.is_empty() {
             self.max == 0
@@ -175,36 +149,18 @@ impl Histogram {
             self.max >= self.min && self.max > 0 && index_of(self.max) == last
         };
         if !max_fits {
-            return Err(InvalidHistogram::Extreme {
-                field: "max",
-                value: self.max,
-            });
+            return Err(InvalidHistogram::Extreme { field: "max", value: self.max });
         }
         Ok(())
     }
 
     fn check_sum(&self) -> Result<(), InvalidHistogram> {
-        let Self {
-            sum,
-            count,
-            min,
-            max,
-            ..
-        } = *self;
+        let Self { sum, count, min, max, .. } = *self;
         let most = u128::from(count) * u128::from(max);
         let least = u128::from(count) * u128::from(min);
         // A sum at the ceiling was cut off there, so only its lower bound is known.
         let possible = u128::from(sum) <= most && (u128::from(sum) >= least || sum == u64::MAX);
-        if possible {
-            Ok(())
-        } else {
-            Err(InvalidHistogram::Sum {
-                sum,
-                count,
-                min,
-                max,
-            })
-        }
+        if possible { Ok(()) } else { Err(InvalidHistogram::Sum { sum, count, min, max }) }
     }
 
     /// Counts one value.
@@ -258,11 +214,7 @@ impl Histogram {
 
     /// Call before `count` changes: an empty histogram takes the extremes as they are.
     fn widen(&mut self, min: u64, max: u64) {
-        self.min = if self.count == 0 {
-            min
-        } else {
-            self.min.min(min)
-        };
+        self.min = if self.count == 0 { min } else { self.min.min(min) };
         self.max = self.max.max(max);
     }
 
@@ -274,9 +226,7 @@ impl Histogram {
         }
         let exact = q * self.count as f64;
         let floor = exact as u64;
-        let rank = floor
-            .saturating_add(u64::from((floor as f64) < exact))
-            .clamp(1, self.count);
+        let rank = floor.saturating_add(u64::from((floor as f64) < exact)).clamp(1, self.count);
         let mut below = self.zero_count;
         if rank <= below {
             return Some(0);
@@ -349,10 +299,7 @@ fn index_of(value: u64) -> i32 {
     let zeros = value.leading_zeros();
     let doublings = 63 - zeros as i32;
     let scaled = value << zeros;
-    let above = THRESHOLDS
-        .iter()
-        .filter(|threshold| scaled > **threshold)
-        .count() as i32;
+    let above = THRESHOLDS.iter().filter(|threshold| scaled > **threshold).count() as i32;
     doublings * PER_DOUBLING + above - 1
 }
 
@@ -370,11 +317,7 @@ fn upper_of(index: i32) -> u64 {
 /// harmonic mean of its smallest and largest integer.
 fn middle_of(index: i32) -> u64 {
     let high = u128::from(upper_of(index));
-    let low = if index == INDEX_MIN {
-        1
-    } else {
-        u128::from(upper_of(index - 1)) + 1
-    };
+    let low = if index == INDEX_MIN { 1 } else { u128::from(upper_of(index - 1)) + 1 };
     let (product, total) = (low * high, low + high);
     // Doubled after dividing: twice the product of two 64-bit numbers needs 129 bits.
     (product / total * 2 + (product % total * 2 + total / 2) / total) as u64

@@ -10,8 +10,6 @@ use core::time::Duration;
 
 use crate::time::Timestamp;
 
-/// A gate without a hint starts with this and doubles.
-const GATE_BASE: Duration = Duration::from_secs(1);
 /// Longest gate without a hint.
 const GATE_MAX: Duration = Duration::from_secs(30);
 /// Doublings that reach the longest gate.
@@ -45,6 +43,16 @@ impl QuarantineReason {
     }
 }
 
+/// How long a gate is to be shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// As the provider said; else for the first time, and twice as long each further
+    /// time.
+    pub for_how_long: Duration,
+    /// Whether the provider said so.
+    pub hinted: bool,
+}
+
 /// The two protections of one subject.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hold {
@@ -54,13 +62,18 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// The subject asked for less. A later hint may only extend a gate.
-    pub fn gate(&mut self, now: Timestamp, hint: Option<Duration>) {
-        let for_how_long = hint.unwrap_or_else(|| {
-            let doubled = GATE_BASE * (1 << self.gates_in_a_row.min(GATE_DOUBLINGS_MAX));
+    /// The subject asked for less. A later hint may only extend a gate. While a gate is
+    /// shut, refusals without a hint are of attempts from before and tell nothing new.
+    pub fn gate(&mut self, now: Timestamp, gate: Gate) {
+        let for_how_long = if gate.hinted {
+            gate.for_how_long
+        } else if self.gated_until(now).is_some() {
+            return;
+        } else {
+            let doubled = gate.for_how_long.saturating_mul(1 << self.gates_in_a_row.min(GATE_DOUBLINGS_MAX));
             self.gates_in_a_row += u32::from(self.gates_in_a_row < GATE_DOUBLINGS_MAX);
             doubled.min(GATE_MAX)
-        });
+        };
         self.gate = self.gate.max(Some(now + for_how_long));
     }
 
@@ -95,6 +108,14 @@ impl Hold {
 mod tests {
     use super::*;
 
+    const fn hinted(seconds: u64) -> Gate {
+        Gate { for_how_long: Duration::from_secs(seconds), hinted: true }
+    }
+
+    const fn unhinted(seconds: u64) -> Gate {
+        Gate { for_how_long: Duration::from_secs(seconds), hinted: false }
+    }
+
     const fn at(seconds: u64) -> Timestamp {
         Timestamp::from_nanos(seconds * 1_000_000_000)
     }
@@ -102,23 +123,36 @@ mod tests {
     #[test]
     fn a_later_shorter_hint_does_not_open_the_gate_earlier() {
         let mut hold = Hold::default();
-        hold.gate(at(0), Some(Duration::from_secs(10)));
-        hold.gate(at(1), Some(Duration::from_secs(2)));
+        hold.gate(at(0), hinted(10));
+        hold.gate(at(1), hinted(2));
         assert_eq!(hold.gated_until(at(2)), Some(at(10)));
         assert_eq!(hold.gated_until(at(10)), None);
     }
 
     #[test]
     fn gates_without_a_hint_grow_up_to_half_a_minute() {
+        let lengths = |first| {
+            let mut hold = Hold::default();
+            let mut now = at(0);
+            let mut lengths = alloc::vec::Vec::new();
+            for _ in 0..7 {
+                hold.gate(now, unhinted(first));
+                let until = hold.gated_until(now).unwrap();
+                lengths.push(until.since(now).as_secs());
+                now = until;
+            }
+            lengths
+        };
+        assert_eq!(lengths(1), [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(lengths(5), [5, 10, 20, 30, 30, 30, 30]);
+    }
+
+    #[test]
+    fn refusals_under_way_when_the_gate_shut_do_not_lengthen_it() {
         let mut hold = Hold::default();
-        let mut now = at(0);
-        let mut lengths = alloc::vec::Vec::new();
-        for _ in 0..7 {
-            hold.gate(now, None);
-            let until = hold.gated_until(now).unwrap();
-            lengths.push(until.since(now).as_secs());
-            now = until;
+        for _ in 0..100 {
+            hold.gate(at(0), unhinted(1));
         }
-        assert_eq!(lengths, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(hold.gated_until(at(0)), Some(at(1)));
     }
 }

@@ -4,8 +4,9 @@ use alloc::boxed::Box;
 
 use crate::{table::Limits, time::Timestamp};
 
-/// One slot per second: at most one second late to give a share back.
-const SLOTS: u64 = 60;
+/// One slot per second, and one more since the oldest is only partly over: at most one
+/// second late to give a share back, never early.
+const SLOTS: u64 = 61;
 const SLOT_NANOS: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,8 +36,8 @@ impl Meter {
         if slot.second != second {
             *slot = Slot { second, ..Slot::default() };
         }
-        slot.requests += 1;
-        slot.tokens += tokens;
+        slot.requests = slot.requests.saturating_add(1);
+        slot.tokens = slot.tokens.saturating_add(tokens);
     }
 
     /// Whether an attempt of `tokens` fits now. A single attempt larger than the
@@ -46,10 +47,10 @@ impl Meter {
         let oldest = second.saturating_sub(SLOTS - 1);
         let recent = self.slots.iter().filter(|slot| slot.requests > 0 && slot.second >= oldest);
         let (requests, used) = recent.fold((0, 0), |(requests, used), slot| {
-            (requests + u64::from(slot.requests), used + slot.tokens)
+            (requests + u64::from(slot.requests), slot.tokens.saturating_add(used))
         });
         let fits = |limit: Option<u32>, used: u64, more: u64| {
-            limit.is_none_or(|limit| used == 0 || used + more <= u64::from(limit))
+            limit.is_none_or(|limit| used == 0 || used.saturating_add(more) <= u64::from(limit))
         };
         fits(limits.requests_per_minute, requests, 1) && fits(limits.tokens_per_minute, used, tokens)
     }
@@ -67,12 +68,12 @@ mod tests {
         let mut meter = Meter::default();
         let start = Timestamp::from_nanos(7 * SLOT_NANOS);
         for second in [0, 1, 2] {
-            let now = start + Duration::from_secs(second);
+            let now = start + Duration::from_millis(1_000 * second + 999);
             assert!(meter.admits(&limits, now, 0));
             meter.charge(now, 0);
         }
-        assert!(!meter.admits(&limits, start + Duration::from_secs(59), 0));
-        assert!(meter.admits(&limits, start + Duration::from_secs(60), 0));
+        assert!(!meter.admits(&limits, start + Duration::from_millis(60_998), 0));
+        assert!(meter.admits(&limits, start + Duration::from_secs(61), 0));
     }
 
     #[test]

@@ -82,7 +82,10 @@ mod tests {
             pace.learn(Some(64), Duration::from_millis(400));
         }
         let expected = pace.expected(Some(64));
-        assert!(expected >= Duration::from_millis(400) && expected < Duration::from_millis(420), "{expected:?}");
+        assert!(
+            expected >= Duration::from_millis(400) && expected < Duration::from_millis(420),
+            "{expected:?}"
+        );
         assert_eq!(pace.expected(Some(512)), Duration::from_millis(10_240));
     }
 }

@@ -13,11 +13,12 @@ use rand_core::Rng;
 use crate::{
     breaker::{Admission, Breaker, Sample, State},
     bucket::RetryBucket,
-    hold::{Hold, QuarantineReason},
+    classify::QuarantineScope,
+    hold::{Gate, Hold, QuarantineReason},
     limits::Meter,
     pace::Pace,
     swrr::Rotation,
-    table::{Credential, DeploymentIndex, Limits, RoutingTable},
+    table::{Credential, DeploymentIndex, Limits, RoutingTable, Strategy},
     time::Timestamp,
 };
 
@@ -26,7 +27,11 @@ const EPOCHS_PER_BREAKER: u64 = 1 << 32;
 
 /// Names a deployment's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SlotId(u32);
+pub struct SlotId {
+    index: u32,
+    /// Places are used again: what was kept from an earlier use must not touch a later.
+    incarnation: u32,
+}
 
 /// An operator's word on a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub struct Ticket {
     slot: SlotId,
     epoch: u64,
     probe: bool,
+    /// Under which credential it started.
+    credential: u32,
 }
 
 /// Whether a deployment may get an attempt now.
@@ -58,7 +65,7 @@ pub enum Health {
 /// Why not, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
-    /// An operator said so. None: until an operator says otherwise.
+    /// An operator said so, or took it out of the table.
     Forced,
     /// Something is broken until somebody acts.
     Quarantine(QuarantineReason, Timestamp),
@@ -83,8 +90,13 @@ struct Slot {
     breaker: Breaker,
     forced: Option<(Forced, Option<Timestamp>)>,
     hold: Hold,
-    account: usize,
+    /// None: the deployment is gone.
+    account: Option<usize>,
     credential: Option<Credential>,
+    /// Counts changes of the credential: a late word on an old one says nothing about
+    /// the new one.
+    credentials: u32,
+    incarnation: u32,
     limits: Limits,
     meter: Option<Meter>,
     in_flight: u32,
@@ -108,6 +120,10 @@ pub struct Binding {
     rotations: Vec<usize>,
 }
 
+/// Turns taken are kept while these stay as they were: under other weights they would
+/// mean something else.
+type RotationKey = (Strategy, Vec<(Box<str>, u32)>);
+
 /// The state.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -115,10 +131,13 @@ pub struct Registry {
     by_name: BTreeMap<Box<str>, SlotId>,
     accounts: Vec<Account>,
     rotations: Vec<Rotation>,
-    rotation_keys: BTreeMap<(Box<str>, usize), (usize, Vec<Box<str>>)>,
+    rotation_keys: BTreeMap<(Box<str>, usize), (usize, RotationKey)>,
     generation: u64,
     next_epoch: u64,
     bucket: RetryBucket,
+    /// Kept for deployments and providers that only a later table names.
+    verdicts: BTreeMap<Box<str>, (Forced, Option<Timestamp>)>,
+    missing: Vec<Box<str>>,
 }
 
 impl Registry {
@@ -133,26 +152,29 @@ impl Registry {
         let accounts = self.bind_accounts(table);
         for slot in &mut self.slots {
             slot.live = false;
+            slot.account = None;
         }
         let mut slots = Vec::with_capacity(table.deployments.len());
         for deployment in &table.deployments {
             let provider = table.provider(deployment.provider);
             let id = self.slot_for(&deployment.name, deployment.breaker, now);
-            let slot = &mut self.slots[id.0 as usize];
+            let slot = &mut self.slots[id.index as usize];
             slot.live = true;
             slot.breaker.set_policy(deployment.breaker);
-            slot.account = accounts[deployment.provider.0 as usize];
+            slot.account = accounts.get(deployment.provider.0 as usize).copied();
             slot.limits = deployment.limits;
-            let metered = slot.limits.requests_per_minute.is_some() || slot.limits.tokens_per_minute.is_some();
+            let metered =
+                slot.limits.requests_per_minute.is_some() || slot.limits.tokens_per_minute.is_some();
             slot.meter = metered.then(|| slot.meter.take().unwrap_or_default());
             if slot.credential != provider.credential {
                 slot.credential.clone_from(&provider.credential);
+                slot.credentials = slot.credentials.wrapping_add(1);
                 slot.hold.clear();
             }
             slots.push(id);
         }
         let slots_live = &self.slots;
-        self.by_name.retain(|_, id| slots_live[id.0 as usize].live);
+        self.by_name.retain(|_, id| slots_live[id.index as usize].live);
         let rotations = self.bind_rotations(table);
         Binding { generation: self.generation, slots, rotations }
     }
@@ -167,6 +189,7 @@ impl Registry {
                 || Account {
                     provider: provider.name.clone(),
                     credential: provider.credential.clone(),
+                    missing: self.missing.contains(&provider.name),
                     ..Account::default()
                 },
                 |index| old.swap_remove(index),
@@ -181,31 +204,34 @@ impl Registry {
             return *id;
         }
         self.next_epoch += EPOCHS_PER_BREAKER;
+        // A place of a deployment that is gone is used again once nothing runs on it.
+        // Tickets and bindings from before carry another incarnation.
+        let free = (0..).zip(&self.slots).find(|(index, slot)| {
+            let named = self.by_name.get(&slot.name).is_some_and(|id| id.index == *index);
+            !slot.live && slot.in_flight == 0 && !named
+        });
+        let id = free.map_or(SlotId { index: self.slots.len() as u32, incarnation: 0 }, |(index, slot)| {
+            SlotId { index, incarnation: slot.incarnation.wrapping_add(1) }
+        });
         let fresh = Slot {
             name: name.into(),
             breaker: Breaker::new(policy, self.next_epoch, now),
-            forced: None,
+            forced: self.verdicts.get(name).copied(),
             hold: Hold::default(),
-            account: 0,
+            account: None,
             credential: None,
+            credentials: 0,
+            incarnation: id.incarnation,
             limits: Limits::default(),
             meter: None,
             in_flight: 0,
             pace: Pace::default(),
             live: true,
         };
-        // A slot of a deployment that is gone is used again once nothing runs on it;
-        // late results carry an epoch that no longer counts.
-        let free = self.slots.iter().position(|slot| {
-            !slot.live && slot.in_flight == 0 && !self.by_name.contains_key(&slot.name)
-        });
-        let index = free.unwrap_or(self.slots.len());
-        if index == self.slots.len() {
-            self.slots.push(fresh);
-        } else {
-            self.slots[index] = fresh;
+        match self.slots.get_mut(id.index as usize) {
+            Some(place) => *place = fresh,
+            None => self.slots.push(fresh),
         }
-        let id = SlotId(index as u32);
         self.by_name.insert(name.into(), id);
         id
     }
@@ -217,12 +243,14 @@ impl Registry {
         for model in &table.virtual_models {
             bases.push(rotations.len());
             for (tier, targets) in model.tiers.iter().enumerate() {
-                let names: Vec<Box<str>> =
-                    targets.targets.iter().map(|target| table.deployment(target.deployment).name.clone()).collect();
+                let named = targets.targets.iter();
+                let named =
+                    named.map(|target| (table.deployment(target.deployment).name.clone(), target.weight));
+                let wanted = (model.strategy, named.collect::<Vec<_>>());
                 let key = (model.name.clone(), tier);
-                let kept = old.remove(&key).filter(|(_, known)| *known == names);
+                let kept = old.remove(&key).filter(|(_, known)| *known == wanted);
                 let rotation = kept.and_then(|(index, _)| self.rotations.get(index).cloned());
-                self.rotation_keys.insert(key, (rotations.len(), names));
+                self.rotation_keys.insert(key, (rotations.len(), wanted));
                 rotations.push(rotation.unwrap_or_else(|| Rotation::new(targets.targets.len())));
             }
         }
@@ -231,9 +259,15 @@ impl Registry {
     }
 
     /// Whether the deployment may get an attempt of `tokens` now.
-    pub fn health(&self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp, tokens: u64) -> Health {
-        let slot = self.slot(binding.slot(deployment));
-        let account = self.accounts.get(slot.account);
+    pub fn health(
+        &self,
+        binding: &Binding,
+        deployment: DeploymentIndex,
+        now: Timestamp,
+        tokens: u64,
+    ) -> Health {
+        let Some(slot) = self.slot(binding.slot(deployment)) else { return Health::Blocked(Block::Forced) };
+        let account = slot.account.and_then(|account| self.accounts.get(account));
         let forced = slot.forced(now);
         if forced == Some(Forced::Open) {
             return Health::Blocked(Block::Forced);
@@ -265,20 +299,28 @@ impl Registry {
     }
 
     /// Starts an attempt of `tokens`.
-    pub fn begin(&mut self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp, tokens: u64) -> Ticket {
+    pub fn begin(
+        &mut self,
+        binding: &Binding,
+        deployment: DeploymentIndex,
+        now: Timestamp,
+        tokens: u64,
+    ) -> Ticket {
         let id = binding.slot(deployment);
-        let slot = self.slot_mut(id);
+        let Some(slot) = self.slot_mut(id) else {
+            return Ticket { slot: id, epoch: 0, probe: false, credential: 0 };
+        };
         slot.in_flight += 1;
         if let Some(meter) = &mut slot.meter {
             meter.charge(now, tokens);
         }
         let (epoch, probe) = slot.breaker.begin(now);
-        Ticket { slot: id, epoch, probe }
+        Ticket { slot: id, epoch, probe, credential: slot.credentials }
     }
 
     /// A result of an attempt. Returns whether the breaker opened.
     pub fn record(&mut self, ticket: Ticket, now: Timestamp, sample: Sample, rng: &mut impl Rng) -> bool {
-        let slot = self.slot_mut(ticket.slot);
+        let Some(slot) = self.slot_mut(ticket.slot) else { return false };
         if slot.forced(now).is_some() {
             return false;
         }
@@ -288,15 +330,26 @@ impl Registry {
         slot.breaker.record(now, ticket.epoch, ticket.probe, sample, rng)
     }
 
+    /// An attempt looks bad, but its result will be known later only: free moves to
+    /// its deployment end now.
+    pub fn suspect(&mut self, ticket: Ticket) {
+        if let Some(slot) = self.slot_mut(ticket.slot) {
+            slot.breaker.suspect(ticket.epoch);
+        }
+    }
+
     /// The attempt runs no more.
     pub fn release(&mut self, ticket: Ticket) {
-        let slot = self.slot_mut(ticket.slot);
-        slot.in_flight = slot.in_flight.saturating_sub(1);
+        if let Some(slot) = self.slot_mut(ticket.slot) {
+            slot.in_flight = slot.in_flight.saturating_sub(1);
+        }
     }
 
     /// The deployment asked for less.
-    pub fn gate(&mut self, ticket: Ticket, now: Timestamp, hint: Option<Duration>) {
-        self.slot_mut(ticket.slot).hold.gate(now, hint);
+    pub fn gate(&mut self, ticket: Ticket, now: Timestamp, gate: Gate) {
+        if let Some(slot) = self.slot_under(ticket) {
+            slot.hold.gate(now, gate);
+        }
     }
 
     /// The deployment, or its whole account, is broken.
@@ -305,17 +358,15 @@ impl Registry {
         ticket: Ticket,
         now: Timestamp,
         reason: QuarantineReason,
+        scope: QuarantineScope,
         for_how_long: Duration,
     ) {
-        let slot = self.slot_mut(ticket.slot);
-        match reason {
-            QuarantineReason::Model => slot.hold.quarantine(now, reason, for_how_long),
-            QuarantineReason::Credential
-            | QuarantineReason::MissingCredential
-            | QuarantineReason::Account
-            | QuarantineReason::Misconfigured => {
+        let Some(slot) = self.slot_under(ticket) else { return };
+        match scope {
+            QuarantineScope::Deployment => slot.hold.quarantine(now, reason, for_how_long),
+            QuarantineScope::Account | QuarantineScope::Credential => {
                 let account = slot.account;
-                if let Some(account) = self.accounts.get_mut(account) {
+                if let Some(account) = account.and_then(|account| self.accounts.get_mut(account)) {
                     account.hold.quarantine(now, reason, for_how_long);
                 }
             }
@@ -323,10 +374,12 @@ impl Registry {
     }
 
     /// Providers whose credential can't be resolved here; the others can.
-    /// A credential that turned up again ends its account's quarantine.
+    /// A credential that turned up again ends its account's quarantine. Holds for later
+    /// tables too.
     pub fn set_missing_credentials(&mut self, providers: &[impl AsRef<str>]) {
+        self.missing = providers.iter().map(|provider| provider.as_ref().into()).collect();
         for account in &mut self.accounts {
-            let missing = providers.iter().any(|provider| provider.as_ref() == account.provider.as_ref());
+            let missing = self.missing.contains(&account.provider);
             if account.missing && !missing {
                 account.hold.clear();
             }
@@ -334,18 +387,19 @@ impl Registry {
         }
     }
 
-    /// Takes all operator verdicts: what is not named is forced no more. Giving a
-    /// breaker back after it was forced open starts it half-open by its next probe.
+    /// Takes all operator verdicts, also on deployments that only a later table names.
+    /// What is not named is forced no more; a breaker that is given back so starts
+    /// closed and knows nothing. One whose verdict ran out goes on where it was.
     pub fn set_forced<'a>(
         &mut self,
         verdicts: impl IntoIterator<Item = (&'a str, Forced, Option<Timestamp>)>,
         now: Timestamp,
     ) {
-        let wanted: BTreeMap<&str, (Forced, Option<Timestamp>)> =
-            verdicts.into_iter().map(|(name, forced, until)| (name, (forced, until))).collect();
+        self.verdicts =
+            verdicts.into_iter().map(|(name, forced, until)| (name.into(), (forced, until))).collect();
         for slot in &mut self.slots {
-            let next = wanted.get(slot.name.as_ref()).copied();
-            if slot.forced.is_some() && next.is_none() {
+            let next = self.verdicts.get(&slot.name).copied();
+            if slot.forced(now).is_some() && next.is_none() {
                 self.next_epoch += EPOCHS_PER_BREAKER;
                 slot.breaker.reset(self.next_epoch, now);
             }
@@ -369,22 +423,37 @@ impl Registry {
 
     /// Closed, and no failure among its last ten results.
     pub fn recently_clean(&self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp) -> bool {
-        self.slot(binding.slot(deployment)).breaker.recently_clean(now)
+        self.slot(binding.slot(deployment)).is_some_and(|slot| slot.breaker.recently_clean(now))
     }
 
-    /// How long whole answers of the deployment take.
-    pub fn pace(&self, binding: &Binding, deployment: DeploymentIndex) -> &Pace {
-        &self.slot(binding.slot(deployment)).pace
+    /// How long whole answers of the deployment are expected to take.
+    pub fn expected_generation(
+        &self,
+        binding: &Binding,
+        deployment: DeploymentIndex,
+        max_output_tokens: Option<u32>,
+    ) -> Duration {
+        let unknown = Pace::default();
+        let pace = self.slot(binding.slot(deployment)).map_or(&unknown, |slot| &slot.pace);
+        pace.expected(max_output_tokens)
+    }
+
+    /// Attempts running at the deployment.
+    pub fn in_flight(&self, binding: &Binding, deployment: DeploymentIndex) -> u32 {
+        self.slot(binding.slot(deployment)).map_or(0, |slot| slot.in_flight)
     }
 
     /// A whole answer came, asked with this limit on its tokens.
     pub fn learn_pace(&mut self, ticket: Ticket, max_output_tokens: Option<u32>, took: Duration) {
-        self.slot_mut(ticket.slot).pace.learn(max_output_tokens, took);
+        if let Some(slot) = self.slot_mut(ticket.slot) {
+            slot.pace.learn(max_output_tokens, took);
+        }
     }
 
-    /// The breaker of a deployment, as shown.
+    /// The breaker of a deployment, as shown. One that is gone is shown forced open.
     pub fn breaker(&self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp) -> BreakerView {
-        self.slot(binding.slot(deployment)).view(now)
+        let gone = BreakerView { state: State::Closed, forced: Some(Forced::Open), openings: 0 };
+        self.slot(binding.slot(deployment)).map_or(gone, |slot| slot.view(now))
     }
 
     /// Everything that is not normal, by deployment, then accounts by provider.
@@ -414,12 +483,18 @@ impl Registry {
         (deployments, accounts)
     }
 
-    fn slot(&self, id: SlotId) -> &Slot {
-        &self.slots[id.0 as usize]
+    /// None: its place was given to another deployment.
+    fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(id.index as usize).filter(|slot| slot.incarnation == id.incarnation)
     }
 
-    fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
-        &mut self.slots[id.0 as usize]
+    fn slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index as usize).filter(|slot| slot.incarnation == id.incarnation)
+    }
+
+    /// The slot, if its credential is still that of the ticket.
+    fn slot_under(&mut self, ticket: Ticket) -> Option<&mut Slot> {
+        self.slot_mut(ticket.slot).filter(|slot| slot.credentials == ticket.credential)
     }
 }
 
@@ -435,7 +510,11 @@ impl Slot {
     }
 
     fn view(&self, now: Timestamp) -> BreakerView {
-        BreakerView { state: self.breaker.state(now), forced: self.forced(now), openings: self.breaker.openings() }
+        BreakerView {
+            state: self.breaker.state(now),
+            forced: self.forced(now),
+            openings: self.breaker.openings(),
+        }
     }
 }
 

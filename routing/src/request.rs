@@ -12,19 +12,22 @@ use rand_core::Rng;
 
 use crate::{
     breaker::Sample,
-    classify::{BreakerCount, Classified, OutcomeClass, QUARANTINE_DEFAULT, QuarantineScope, Remedy},
+    classify::{Classified, OutcomeClass, Remedy},
     decide::Route,
     eligibility::Profile,
-    hold::QuarantineReason,
     math,
     registry::{Binding, Registry, Ticket},
     table::{DeploymentIndex, RoutingTable, Timeouts},
     time::Timestamp,
 };
 
+mod blame;
 mod choose;
 #[cfg(test)]
 mod tests;
+
+use blame::Blame;
+pub use blame::Loser;
 
 /// A same-deployment retry comes at a random moment within this.
 const SAME_RETRY_WITHIN: Duration = Duration::from_millis(250);
@@ -32,6 +35,8 @@ const SAME_RETRY_WITHIN: Duration = Duration::from_millis(250);
 const ROUND_BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// ... up to this.
 const ROUND_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// Calls that never reached the provider are repeated free of charge, so often at most.
+const REPLAYS_MAX: u32 = 2;
 /// When nothing can start beside a silent attempt, it is tried again after so long.
 const BESIDE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -103,6 +108,7 @@ pub struct Context<'a, R> {
 struct Live {
     id: AttemptId,
     deployment: DeploymentIndex,
+    tier: usize,
     ticket: Ticket,
     /// Nothing heard by then: start another beside it.
     soft: Timestamp,
@@ -118,15 +124,15 @@ struct SameRetry {
     deployment: DeploymentIndex,
     tier: usize,
     at: Timestamp,
+    /// The first call never got there: this one is in its place.
+    free: bool,
 }
 
-/// What a loser of the race was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loser {
-    /// Which attempt.
-    pub id: AttemptId,
-    /// TIMEOUT if it was silent for too long, else OVERTAKEN.
-    pub class: OutcomeClass,
+/// What a request gets once, and had.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    same_retry: bool,
+    free_move: bool,
 }
 
 /// One request.
@@ -137,18 +143,25 @@ pub struct Request {
     /// The caller set a deadline so short that running into it blames nobody.
     impatient: bool,
     live: Vec<Live>,
+    /// Attempts started; names the next.
+    starts: u32,
+    /// Upstream calls: attempts but for those that never reached the provider.
     attempts: u32,
+    replays: u32,
     /// Not to be picked again in this round.
     tried: Vec<DeploymentIndex>,
-    /// Distinct deployments met per tier in this round.
+    /// Distinct deployments met per tier.
     seen: Vec<(usize, DeploymentIndex)>,
+    /// These refused the content; asking again would not help.
+    refused: Vec<DeploymentIndex>,
     rounds: u32,
     same_retry: Option<SameRetry>,
-    same_retry_used: bool,
-    free_move_used: bool,
+    spent: Spent,
     /// The last failure was for rate: the next move is free.
     move_is_free: bool,
     not_before: Timestamp,
+    /// When waiting for gates ends while a lower tier may be there.
+    gate_patience: Option<Timestamp>,
     /// When waiting for breakers ends.
     patience: Option<Timestamp>,
     window_over: Option<u32>,
@@ -161,7 +174,11 @@ pub struct Request {
 impl Request {
     /// A request that came in now. `caller_deadline`: what the caller allows, if
     /// anything.
-    pub fn new<R: Rng>(profile: Profile, caller_deadline: Option<Duration>, context: &mut Context<'_, R>) -> Self {
+    pub fn new<R: Rng>(
+        profile: Profile,
+        caller_deadline: Option<Duration>,
+        context: &mut Context<'_, R>,
+    ) -> Self {
         let model = context.route.model;
         let allowed = caller_deadline.map_or(model.deadline, |caller| caller.min(model.deadline));
         let first_token = model.tiers[0].timeouts.first_token;
@@ -171,15 +188,18 @@ impl Request {
             deadline: context.now + allowed,
             impatient: caller_deadline.is_some_and(|caller| caller < first_token),
             live: Vec::new(),
+            starts: 0,
             attempts: 0,
+            replays: 0,
             tried: Vec::new(),
             seen: Vec::new(),
+            refused: Vec::new(),
             rounds: 0,
             same_retry: None,
-            same_retry_used: false,
-            free_move_used: false,
+            spent: Spent::default(),
             move_is_free: false,
             not_before: context.now,
+            gate_patience: None,
             patience: None,
             window_over: None,
             poison: Vec::new(),
@@ -206,7 +226,9 @@ impl Request {
         }
         let now = context.now;
         if now >= self.deadline {
-            return self.give_up(Failure::Deadline);
+            let waited = self.patience.is_some() || self.gate_patience.is_some() || !self.any_ready(context);
+            let no_target = self.attempts == 0 && waited;
+            return if no_target { self.exhausted(context) } else { self.give_up(Failure::Deadline) };
         }
         if let Some(live) = self.live.iter().find(|live| live.kill.is_some_and(|kill| kill <= now)) {
             return Directive::Kill(live.id);
@@ -224,17 +246,17 @@ impl Request {
                 return Directive::Wait(retry.at.min(self.deadline));
             }
             self.same_retry = None;
-            if self.pay(context, retry.deployment) && self.is_ready(context, retry.deployment) {
+            let ready = self.is_ready(context, retry.deployment);
+            if ready && (retry.free || self.pay(context, retry.deployment)) {
                 return self.start(context, retry.deployment, retry.tier);
             }
-            self.tried.push(retry.deployment);
         }
         if self.not_before > now {
             return Directive::Wait(self.not_before.min(self.deadline));
         }
         match self.choose(context) {
             choose::Choice::Target { deployment, tier } => {
-                if self.attempts > 0 && !self.pay(context, deployment) {
+                if !self.pay(context, deployment) {
                     return self.exhausted(context);
                 }
                 self.start(context, deployment, tier)
@@ -246,14 +268,15 @@ impl Request {
 
     fn next_beside<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Directive {
         let now = context.now;
-        for live in &mut self.live {
-            live.overdue |= live.soft <= now;
-        }
+        self.note_silence(context);
         if self.live.iter().all(|live| live.overdue) {
             if let Some((deployment, tier)) = self.choose_beside(context)
                 && self.pay(context, deployment)
             {
                 return self.start(context, deployment, tier);
+            }
+            if self.attempts < context.route.model.max_attempts && self.not_before <= now {
+                self.begin_round(context);
             }
             for live in &mut self.live {
                 live.soft = live.soft.max(now + BESIDE_AGAIN_AFTER);
@@ -264,7 +287,12 @@ impl Request {
         Directive::Wait(soft.chain(kill).chain([self.deadline]).min().unwrap_or(self.deadline))
     }
 
-    fn start<R: Rng>(&mut self, context: &mut Context<'_, R>, deployment: DeploymentIndex, tier: usize) -> Directive {
+    fn start<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        deployment: DeploymentIndex,
+        tier: usize,
+    ) -> Directive {
         let now = context.now;
         let tokens = self.profile.expected_tokens();
         let ticket = context.registry.begin(context.binding, deployment, now, tokens.input + tokens.output);
@@ -272,18 +300,22 @@ impl Request {
         let generation = if self.profile.stream {
             Duration::ZERO
         } else {
-            context.registry.pace(context.binding, deployment).expected(self.profile.max_output_tokens)
+            context.registry.expected_generation(context.binding, deployment, self.profile.max_output_tokens)
         };
-        let id = AttemptId(self.attempts);
+        let id = AttemptId(self.starts);
+        self.starts += 1;
         self.attempts += 1;
         self.move_is_free = false;
-        self.tried.push(deployment);
+        if !self.tried.contains(&deployment) {
+            self.tried.push(deployment);
+        }
         if !self.seen.contains(&(tier, deployment)) {
             self.seen.push((tier, deployment));
         }
         self.live.push(Live {
             id,
             deployment,
+            tier,
             ticket,
             soft: now + first_token + generation,
             overdue: false,
@@ -293,7 +325,12 @@ impl Request {
     }
 
     /// An attempt failed. `classified` says what it means.
-    pub fn failed<R: Rng>(&mut self, context: &mut Context<'_, R>, id: AttemptId, classified: &Classified) -> bool {
+    pub fn failed<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        id: AttemptId,
+        classified: &Classified,
+    ) -> bool {
         let Some(at) = self.live.iter().position(|live| live.id == id) else { return false };
         let live = self.live.swap_remove(at);
         self.all_rate_limited &= classified.class == OutcomeClass::RateLimited;
@@ -303,61 +340,45 @@ impl Request {
         opened
     }
 
-    /// What breaker, gate and quarantine learn from a failure.
-    fn account<R: Rng>(&mut self, context: &mut Context<'_, R>, live: &Live, classified: &Classified) -> bool {
-        let now = context.now;
-        if let Some(gate) = classified.gate {
-            context.registry.gate(live.ticket, now, Some(gate));
-        }
-        if let Some(scope) = classified.quarantine_scope {
-            let reason = match (scope, classified.class) {
-                (_, OutcomeClass::Misconfigured) => QuarantineReason::Misconfigured,
-                (QuarantineScope::Account, _) => QuarantineReason::Account,
-                (QuarantineScope::Credential, _) => QuarantineReason::Credential,
-                (QuarantineScope::Deployment, _) => QuarantineReason::Model,
-            };
-            context.registry.quarantine(live.ticket, now, reason, QUARANTINE_DEFAULT);
-        }
-        let sample = match classified.breaker {
-            BreakerCount::Poisonable => {
-                self.poison.push(live.ticket);
-                return false;
-            }
-            BreakerCount::Failure => Sample::Failure,
-            BreakerCount::RatioOnly => Sample::RatioFailure,
-            BreakerCount::Neutral if classified.class == OutcomeClass::RateLimited => Sample::RateLimited,
-            BreakerCount::Neutral => Sample::Neutral,
-            BreakerCount::Success => Sample::Success,
-        };
-        context.registry.record(live.ticket, now, sample, context.rng)
-    }
-
     fn remedy<R: Rng>(&mut self, context: &mut Context<'_, R>, live: &Live, classified: &Classified) {
         let now = context.now;
         let model = context.route.model;
-        let tier = self.tier_of(live.deployment);
+        let &Live { deployment, tier, .. } = live;
         match classified.remedy {
-            Remedy::Done | Remedy::Other | Remedy::Quarantine => {}
+            Remedy::Replay if self.replays < REPLAYS_MAX => {
+                self.replays += 1;
+                self.attempts -= 1;
+                if self.live.is_empty() {
+                    self.same_retry = Some(SameRetry { deployment, tier, at: now, free: true });
+                } else {
+                    self.tried.retain(|tried| *tried != deployment);
+                    self.move_is_free = true;
+                }
+            }
+            Remedy::Done | Remedy::Other | Remedy::Quarantine | Remedy::Replay => {}
             Remedy::OtherWithGate => {
                 // The gate keeps it away; when that opens it may be met again.
-                self.tried.retain(|tried| *tried != live.deployment);
+                self.tried.retain(|tried| *tried != deployment);
                 self.move_is_free = classified.class == OutcomeClass::RateLimited;
             }
-            Remedy::Replay | Remedy::SameThenOther | Remedy::SameThenReturn => {
-                let used = core::mem::replace(&mut self.same_retry_used, true);
-                if !used && self.live.is_empty() && self.may_retry_same(context) {
+            Remedy::SameThenOther | Remedy::SameThenReturn => {
+                let used = core::mem::replace(&mut self.spent.same_retry, true);
+                if !used && self.live.is_empty() && self.may_repeat(context) {
                     let at = now + SAME_RETRY_WITHIN.mul_f64(math::unit(context.rng));
-                    self.same_retry = Some(SameRetry { deployment: live.deployment, tier, at });
+                    self.same_retry = Some(SameRetry { deployment, tier, at, free: false });
                 } else if classified.remedy == Remedy::SameThenReturn {
                     self.failure = Some(Failure::Return(live.id));
                 }
             }
             Remedy::LargerContext if model.context_length_fallback => {
-                let window = context.table.deployment(live.deployment).context_window.unwrap_or(0);
+                let window = context.table.deployment(deployment).context_window.unwrap_or(0);
                 self.window_over = self.window_over.max(Some(window));
                 self.last_return = Some(live.id);
             }
-            Remedy::ContentFilter if model.content_filter_fallback => self.last_return = Some(live.id),
+            Remedy::ContentFilter if model.content_filter_fallback => {
+                self.refused.push(deployment);
+                self.last_return = Some(live.id);
+            }
             Remedy::LargerContext | Remedy::ContentFilter | Remedy::Return | Remedy::EndInBand => {
                 self.failure = Some(Failure::Return(live.id));
             }
@@ -367,11 +388,15 @@ impl Request {
     /// An attempt has its first content (stream) or its whole answer (unary). The
     /// others lose and are to be dropped. The ticket is the winner's: give it back
     /// with [`Registry::release`] when its answer is over.
-    pub fn won<R: Rng>(&mut self, context: &mut Context<'_, R>, id: AttemptId) -> Option<(Ticket, Vec<Loser>)> {
+    pub fn won<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        id: AttemptId,
+    ) -> Option<(Ticket, Vec<Loser>)> {
         let at = self.live.iter().position(|live| live.id == id)?;
         let winner = self.live.swap_remove(at);
         context.registry.record(winner.ticket, context.now, Sample::Success, context.rng);
-        let losers = self.settle_losers(context);
+        let losers = self.settle_losers(context, Blame::Silent);
         self.settle_poison(context);
         Some((winner.ticket, losers))
     }
@@ -379,43 +404,10 @@ impl Request {
     /// The request ends without a winner: it failed, or its caller left. What still
     /// runs is to be dropped.
     pub fn abandon<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Vec<Loser> {
-        let blame = self.failure == Some(Failure::Deadline) && !self.impatient;
-        if !blame {
-            for live in &mut self.live {
-                live.overdue = false;
-            }
-        }
-        let losers = self.settle_losers(context);
+        let to_blame = self.failure == Some(Failure::Deadline) && !self.impatient;
+        let losers = self.settle_losers(context, if to_blame { Blame::Silent } else { Blame::Nobody });
         self.settle_poison(context);
         losers
-    }
-
-    fn settle_losers<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Vec<Loser> {
-        let now = context.now;
-        let stream = self.profile.stream;
-        let mut losers = Vec::new();
-        for live in self.live.drain(..) {
-            let silent = live.overdue || live.soft <= now;
-            let (sample, class) = match (silent, stream) {
-                (true, true) => (Sample::Failure, OutcomeClass::Timeout),
-                (true, false) => (Sample::RatioFailure, OutcomeClass::Timeout),
-                (false, _) => (Sample::Neutral, OutcomeClass::Overtaken),
-            };
-            context.registry.record(live.ticket, now, sample, context.rng);
-            context.registry.release(live.ticket);
-            losers.push(Loser { id: live.id, class });
-        }
-        losers
-    }
-
-    /// 500s and empty answers at two deployments blame the prompt more than either.
-    fn settle_poison<R: Rng>(&mut self, context: &mut Context<'_, R>) {
-        let first = self.poison.first().map(Ticket::slot);
-        let spread = self.poison.iter().any(|ticket| Some(ticket.slot()) != first);
-        let sample = if spread { Sample::RatioFailure } else { Sample::Failure };
-        for ticket in self.poison.drain(..) {
-            context.registry.record(ticket, context.now, sample, context.rng);
-        }
     }
 
     fn give_up(&mut self, failure: Failure) -> Directive {
@@ -434,9 +426,5 @@ impl Request {
             Failure::Exhausted { retry_after, rate_limited: self.all_rate_limited }
         };
         self.give_up(failure)
-    }
-
-    fn tier_of(&self, deployment: DeploymentIndex) -> usize {
-        self.seen.iter().rev().find(|(_, seen)| *seen == deployment).map_or(0, |(tier, _)| *tier)
     }
 }

@@ -39,8 +39,9 @@ impl Rotation {
             }
         }
         if let Some(best) = best {
-            // Bounded by one round also when weights change under way.
-            self.current[best] = (self.current[best] - total).max(-total);
+            // No clamp: the values must add up to zero, or turns taken among a few of the
+            // targets would change the shares of all.
+            self.current[best] -= total;
         }
         best
     }

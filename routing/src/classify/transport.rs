@@ -59,9 +59,7 @@ pub enum Silence {
 pub const fn classify_transport(fault: TransportFault) -> Classified {
     use BreakerCount::{Failure, Neutral};
     match fault {
-        TransportFault::Unwritten => {
-            Classified::new(OutcomeClass::Connect, Remedy::Replay, Neutral)
-        }
+        TransportFault::Unwritten => Classified::new(OutcomeClass::Connect, Remedy::Replay, Neutral),
         TransportFault::Connect | TransportFault::ConnectTimeout => {
             Classified::new(OutcomeClass::Connect, Remedy::Other, Failure)
         }
@@ -69,15 +67,11 @@ pub const fn classify_transport(fault: TransportFault) -> Classified {
             Classified::quarantine(OutcomeClass::Misconfigured, QuarantineScope::Account)
         }
         TransportFault::Reset => Classified::new(OutcomeClass::Reset, Remedy::Other, Failure),
-        TransportFault::AttemptTimeout => {
-            Classified::new(OutcomeClass::Timeout, Remedy::Other, Failure)
-        }
+        TransportFault::AttemptTimeout => Classified::new(OutcomeClass::Timeout, Remedy::Other, Failure),
         TransportFault::ResetAfterContent | TransportFault::TimeoutAfterContent => {
             Classified::new(OutcomeClass::MidStream, Remedy::EndInBand, Failure)
         }
-        TransportFault::Cancelled => {
-            Classified::new(OutcomeClass::Cancelled, Remedy::Return, Neutral)
-        }
+        TransportFault::Cancelled => Classified::new(OutcomeClass::Cancelled, Remedy::Return, Neutral),
     }
 }
 

@@ -45,11 +45,8 @@ const CONTENT_FILTER: &[&str] = &[
     "moderation_blocked",
     "content_filtered",
 ];
-const CONTENT_FILTER_MESSAGES: &[&str] = &[
-    "the response was blocked",
-    "response was filtered",
-    "rejected as a result of our safety system",
-];
+const CONTENT_FILTER_MESSAGES: &[&str] =
+    &["the response was blocked", "response was filtered", "rejected as a result of our safety system"];
 
 const CONTEXT_LENGTH: &[&str] = &[
     "context_length_exceeded",
@@ -89,12 +86,7 @@ const MODEL_NOT_FOUND: &[&str] = &[
 
 const HALLUCINATION: &[&str] = &["model_hallucination"];
 
-const OVERLOAD: &[&str] = &[
-    "server_is_overloaded",
-    "overloaded_error",
-    "overloaded",
-    "slow_down",
-];
+const OVERLOAD: &[&str] = &["server_is_overloaded", "overloaded_error", "overloaded", "slow_down"];
 
 /// Statuses that codes and types stand for where no status says it: an error inside of
 /// a 200.
@@ -102,34 +94,10 @@ const STATUS_OF: &[(u16, &[&str])] = &[
     (400, UNSPECIFIC),
     (400, CONTENT_FILTER),
     (400, CONTEXT_LENGTH),
-    (
-        400,
-        &[
-            "tool_use_failed",
-            "json_validate_failed",
-            "validation_error",
-            "failed_precondition",
-        ],
-    ),
-    (
-        401,
-        &[
-            "authentication_error",
-            "invalid_api_key",
-            "unauthenticated",
-            "authenticationerror",
-        ],
-    ),
+    (400, &["tool_use_failed", "json_validate_failed", "validation_error", "failed_precondition"]),
+    (401, &["authentication_error", "invalid_api_key", "unauthenticated", "authenticationerror"]),
     (402, MONEY),
-    (
-        403,
-        &[
-            "permission_error",
-            "permission_denied",
-            "permissiondeniederror",
-            "accessdeniedexception",
-        ],
-    ),
+    (403, &["permission_error", "permission_denied", "permissiondeniederror", "accessdeniedexception"]),
     (404, MODEL_NOT_FOUND),
     (413, &["request_too_large"]),
     (422, HALLUCINATION),
@@ -148,24 +116,8 @@ const STATUS_OF: &[(u16, &[&str])] = &[
         ],
     ),
     (498, &["capacity_exceeded"]),
-    (
-        500,
-        &[
-            "server_error",
-            "internal_server_error",
-            "internalservererror",
-            "api_error",
-            "internal",
-        ],
-    ),
-    (
-        503,
-        &[
-            "service_unavailable",
-            "service_unavailable_error",
-            "unavailable",
-        ],
-    ),
+    (500, &["server_error", "internal_server_error", "internalservererror", "api_error", "internal"]),
+    (503, &["service_unavailable", "service_unavailable_error", "unavailable"]),
     (504, &["timeout_error", "deadline_exceeded"]),
     (529, OVERLOAD),
 ];
@@ -185,14 +137,9 @@ pub(super) fn effective_status(status: u16, error: &ErrorFields<'_>) -> u16 {
 fn status_of_words(error: &ErrorFields<'_>) -> u16 {
     let named = |word: Option<&str>| {
         let word = word?;
-        STATUS_OF
-            .iter()
-            .find(|(_, words)| is_one_of(words, word))
-            .map(|(status, _)| *status)
+        STATUS_OF.iter().find(|(_, words)| is_one_of(words, word)).map(|(status, _)| *status)
     };
-    named(error.code)
-        .or_else(|| named(error.kind))
-        .unwrap_or(500)
+    named(error.code).or_else(|| named(error.kind)).unwrap_or(500)
 }
 
 pub(super) fn is_about_money(error: &ErrorFields<'_>) -> bool {
@@ -225,32 +172,18 @@ pub(super) fn is_model_not_found(error: &ErrorFields<'_>) -> bool {
         return true;
     }
     let about_model = error.param == Some("model") || says(error, &[], &["model"]);
-    about_model
-        && says(
-            error,
-            &[],
-            &["not found", "does not exist", "unknown model"],
-        )
+    about_model && says(error, &[], &["not found", "does not exist", "unknown model"])
 }
 
 /// Whether code or type is one of `words`; or, if neither is specific, the message
 /// contains one of `phrases` near its beginning.
 fn says(error: &ErrorFields<'_>, words: &[&str], phrases: &[&str]) -> bool {
-    let named = [error.code, error.kind]
-        .into_iter()
-        .flatten()
-        .any(|word| is_one_of(words, word));
-    named
-        || (is_unspecific(error)
-            && error
-                .message
-                .is_some_and(|message| contains_one_of(phrases, message)))
+    let named = [error.code, error.kind].into_iter().flatten().any(|word| is_one_of(words, word));
+    named || (is_unspecific(error) && error.message.is_some_and(|message| contains_one_of(phrases, message)))
 }
 
 fn is_unspecific(error: &ErrorFields<'_>) -> bool {
-    let code = error
-        .code
-        .is_none_or(|code| error.numeric_code().is_some() || is_one_of(UNSPECIFIC, code));
+    let code = error.code.is_none_or(|code| error.numeric_code().is_some() || is_one_of(UNSPECIFIC, code));
     code && error.kind.is_none_or(|kind| is_one_of(UNSPECIFIC, kind))
 }
 
@@ -262,8 +195,6 @@ fn contains_one_of(phrases: &[&str], message: &str) -> bool {
     let bytes = message.as_bytes();
     let prefix = &bytes[..bytes.len().min(MESSAGE_PREFIX_MAX)];
     phrases.iter().any(|phrase| {
-        prefix
-            .windows(phrase.len())
-            .any(|window| window.eq_ignore_ascii_case(phrase.as_bytes()))
+        prefix.windows(phrase.len()).any(|window| window.eq_ignore_ascii_case(phrase.as_bytes()))
     })
 }

@@ -44,10 +44,7 @@ fn buckets_hold_what_their_name_says() {
 #[test]
 fn empty_has_no_quantile() {
     let empty = Histogram::new();
-    assert_eq!(
-        (empty.quantile(0.5), empty.min(), empty.max(), empty.mean()),
-        (None, None, None, None)
-    );
+    assert_eq!((empty.quantile(0.5), empty.min(), empty.max(), empty.mean()), (None, None, None, None));
     assert_eq!(of(&[1]).quantile(f64::NAN), None);
     assert_eq!(of(&[1]).quantile(1.1), None);
 }
@@ -89,10 +86,7 @@ fn padding_does_not_matter() {
     parts.bucket_counts.splice(0..0, [0, 0]);
     parts.bucket_counts.extend([0; 5]);
     assert_eq!(Histogram::from_parts(parts), Ok(histogram));
-    assert_eq!(
-        Histogram::from_parts(Parts::default()),
-        Ok(Histogram::new())
-    );
+    assert_eq!(Histogram::from_parts(Parts::default()), Ok(Histogram::new()));
 }
 
 proptest! {

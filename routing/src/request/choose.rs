@@ -1,5 +1,6 @@
 //! Which target comes next: the rules on tiers, tried deployments, gates and tokens.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use rand_core::Rng;
@@ -9,7 +10,7 @@ use crate::{
     decide::{Route, apply_shares},
     eligibility, math,
     registry::{Block, Health},
-    table::DeploymentIndex,
+    table::{DeploymentIndex, VirtualModel},
     time::Timestamp,
 };
 
@@ -35,28 +36,33 @@ impl Request {
         if self.attempts >= context.route.model.max_attempts {
             return Choice::Nothing;
         }
-        for tier in 0..context.route.model.tiers.len() {
+        let tiers = 0..context.route.model.tiers.len();
+        for tier in tiers.clone() {
             if let Some(deployment) = self.pick(context, tier) {
                 return Choice::Target { deployment, tier };
             }
-            if let Some(until) = self.gate_within(context, tier, GATE_WAIT_IN_TIER) {
+            if let Some(until) = self.gate_before_lower_tier(context, tier) {
                 return Choice::Wait(until);
             }
         }
         if self.begin_round(context) {
             return Choice::Wait(self.not_before);
         }
-        let gates = (0..context.route.model.tiers.len())
-            .filter_map(|tier| self.gate_within(context, tier, GATE_WAIT_LAST));
-        if let Some(until) = gates.min() {
-            return Choice::Wait(until);
+        let gate = tiers.filter_map(|tier| self.first_gate(context, tier)).min();
+        if let Some(gate) = gate.filter(|gate| *gate <= context.now + GATE_WAIT_LAST && *gate < self.deadline)
+        {
+            // Something else may open before the gate does.
+            return Choice::Wait(self.next_opening(context).map_or(gate, |opening| opening.min(gate)));
         }
         self.wait_for_opening(context)
     }
 
     /// A target that may start beside a silent one: another deployment, without
     /// waiting for anything.
-    pub(super) fn choose_beside<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Option<(DeploymentIndex, usize)> {
+    pub(super) fn choose_beside<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+    ) -> Option<(DeploymentIndex, usize)> {
         if self.attempts >= context.route.model.max_attempts {
             return None;
         }
@@ -66,31 +72,46 @@ impl Request {
     /// Takes a turn in the tier among what may be used and was not tried.
     fn pick<R: Rng>(&mut self, context: &mut Context<'_, R>, tier: usize) -> Option<DeploymentIndex> {
         let model = context.route.model;
-        let limit = model.tiers[tier].max_attempts as usize;
-        let met = self.seen.iter().filter(|(seen, _)| *seen == tier).count();
         let targets = &model.tiers[tier].targets;
-        let shares: alloc::vec::Vec<u8> = targets
-            .iter()
-            .map(|target| {
-                let deployment = target.deployment;
-                let new = !self.seen.contains(&(tier, deployment));
-                let open = !self.tried.contains(&deployment) && !(new && met >= limit);
-                match self.health(context, deployment) {
-                    Some(Health::Ready(share)) if open => share,
-                    _ => 0,
-                }
-            })
-            .collect();
+        let repeat = self.may_repeat(context);
+        let share = |deployment| match self.health(context, deployment) {
+            Some(Health::Ready(share)) if self.is_open(model, tier, deployment, repeat) => share,
+            _ => 0,
+        };
+        let shares: Vec<u8> = targets.iter().map(|target| share(target.deployment)).collect();
         let weights = apply_shares(model.strategy, &model.tiers[tier], &shares);
-        let turn = match context.route.index.and_then(|index| context.registry.rotation(context.binding, index, tier)) {
+        let turn = match context
+            .route
+            .index
+            .and_then(|index| context.registry.rotation(context.binding, index, tier))
+        {
             Some(rotation) => rotation.pick(&weights),
-            None => weights.iter().position(|weight| *weight > 0),
+            // A pin, or a table that was replaced meanwhile: its turns are gone.
+            None => draw(&weights, context.rng),
         };
         turn.map(|at| targets[at].deployment)
     }
 
+    /// Whether the request may call the deployment as part of that tier, whatever its
+    /// health. `repeat`: also if it was called before.
+    fn is_open(&self, model: &VirtualModel, tier: usize, deployment: DeploymentIndex, repeat: bool) -> bool {
+        if self.tried.contains(&deployment) || !repeat && self.met(deployment) {
+            return false;
+        }
+        let met = self.seen.iter().filter(|(seen, _)| *seen == tier).count();
+        self.seen.contains(&(tier, deployment)) || met < model.tiers[tier].max_attempts as usize
+    }
+
+    /// Whether the request called the deployment before.
+    fn met(&self, deployment: DeploymentIndex) -> bool {
+        self.seen.iter().any(|(_, seen)| *seen == deployment)
+    }
+
     /// Health of a deployment that fits the request; None for one that does not.
     fn health<R: Rng>(&self, context: &Context<'_, R>, deployment: DeploymentIndex) -> Option<Health> {
+        if self.refused.contains(&deployment) {
+            return None;
+        }
         let model = context.route.model;
         let wanted = context.table.deployment(deployment);
         eligibility::check(wanted, &model.constraints, &self.profile, self.window_over).ok()?;
@@ -102,27 +123,44 @@ impl Request {
         matches!(self.health(context, deployment), Some(Health::Ready(_)))
     }
 
-    /// The earliest gate of the tier that opens in time.
-    fn gate_within<R: Rng>(&self, context: &Context<'_, R>, tier: usize, wait: Duration) -> Option<Timestamp> {
-        let latest = (context.now + wait).min(self.deadline);
-        let gates = context.route.model.tiers[tier].targets.iter().filter_map(|target| {
-            match self.health(context, target.deployment) {
-                Some(Health::Blocked(Block::Gate(until))) => Some(until),
-                _ => None,
-            }
+    pub(super) fn any_ready<R: Rng>(&self, context: &Context<'_, R>) -> bool {
+        targets(context.route).any(|deployment| self.is_ready(context, deployment))
+    }
+
+    /// The tier's earliest gate that opens before the request's patience with gates
+    /// ends; that is one span for all its waits.
+    fn gate_before_lower_tier<R: Rng>(&mut self, context: &Context<'_, R>, tier: usize) -> Option<Timestamp> {
+        let until = self.first_gate(context, tier)?;
+        let latest = self.gate_patience.unwrap_or(context.now + GATE_WAIT_IN_TIER);
+        if until > latest || until >= self.deadline {
+            return None;
+        }
+        self.gate_patience = Some(latest);
+        Some(until)
+    }
+
+    /// The tier's earliest gate of a deployment that may be called once it opens.
+    fn first_gate<R: Rng>(&self, context: &Context<'_, R>, tier: usize) -> Option<Timestamp> {
+        let model = context.route.model;
+        let repeat = self.may_repeat(context);
+        let open = model.tiers[tier].targets.iter().map(|target| target.deployment);
+        let open = open.filter(|deployment| self.is_open(model, tier, *deployment, repeat));
+        let gates = open.filter_map(|deployment| match self.health(context, deployment)? {
+            Health::Blocked(Block::Gate(until)) => Some(until),
+            _ => None,
         });
-        gates.min().filter(|until| *until < latest)
+        gates.min()
     }
 
     /// Everything usable was tried: forget that, after a pause. False if nothing usable
-    /// was tried.
-    fn begin_round<R: Rng>(&mut self, context: &mut Context<'_, R>) -> bool {
-        let again = self.tried.iter().any(|tried| self.is_ready(context, *tried));
-        if !again {
+    /// was tried. What runs now stays tried.
+    pub(super) fn begin_round<R: Rng>(&mut self, context: &mut Context<'_, R>) -> bool {
+        let running = |deployment| self.live.iter().any(|live| live.deployment == deployment);
+        let again = |tried: &&DeploymentIndex| !running(**tried) && self.is_ready(context, **tried);
+        if !self.tried.iter().any(|tried| again(&tried)) {
             return false;
         }
-        self.tried.clear();
-        self.seen.clear();
+        self.tried = self.live.iter().map(|live| live.deployment).collect();
         let longest = (ROUND_BACKOFF_BASE * (1 << self.rounds.min(5))).min(ROUND_BACKOFF_MAX);
         self.rounds += 1;
         self.not_before = context.now + longest.mul_f64(math::unit(context.rng));
@@ -132,7 +170,10 @@ impl Request {
     /// All that is left is shut for a time that may end soon.
     fn wait_for_opening<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Choice {
         let waits = targets(context.route).any(|deployment| {
-            matches!(self.health(context, deployment), Some(Health::Blocked(Block::Breaker(_) | Block::Limit)))
+            matches!(
+                self.health(context, deployment),
+                Some(Health::Blocked(Block::Breaker(_) | Block::Limit))
+            )
         });
         let patience = *self.patience.get_or_insert(context.now + PATIENCE);
         if waits && context.now < patience {
@@ -143,20 +184,28 @@ impl Request {
 
     /// When the first of the targets may be used again, if that is known.
     pub(super) fn next_opening<R: Rng>(&self, context: &Context<'_, R>) -> Option<Timestamp> {
-        let openings = targets(context.route).filter_map(|deployment| match self.health(context, deployment)? {
-            Health::Blocked(Block::Gate(until) | Block::Breaker(until)) => Some(until),
-            Health::Blocked(Block::Limit) => Some(context.now + Duration::from_secs(1)),
-            Health::Ready(_) | Health::Blocked(Block::Forced | Block::Quarantine(..)) => None,
-        });
+        let openings =
+            targets(context.route).filter_map(|deployment| match self.health(context, deployment)? {
+                Health::Blocked(Block::Gate(until) | Block::Breaker(until)) => Some(until),
+                Health::Blocked(Block::Limit) => Some(context.now + Duration::from_secs(1)),
+                Health::Ready(_) | Health::Blocked(Block::Forced | Block::Quarantine(..)) => None,
+            });
         openings.min()
     }
 
-    /// One more call must stay for a deployment that was not tried.
-    pub(super) fn may_retry_same<R: Rng>(&self, context: &Context<'_, R>) -> bool {
+    /// Whether a deployment that was called before may be called again: one call must
+    /// stay for one that was not.
+    pub(super) fn may_repeat<R: Rng>(&self, context: &Context<'_, R>) -> bool {
         let left = context.route.model.max_attempts.saturating_sub(self.attempts);
-        let other = targets(context.route)
-            .any(|deployment| !self.tried.contains(&deployment) && self.is_ready(context, deployment));
-        left > u32::from(other)
+        if left != 1 || self.seen.is_empty() {
+            return left > 0;
+        }
+        let model = context.route.model;
+        let new = |tier: usize, deployment| {
+            self.is_open(model, tier, deployment, false) && self.is_ready(context, deployment)
+        };
+        let mut tiers = model.tiers.iter().enumerate();
+        !tiers.any(|(at, tier)| tier.targets.iter().any(|target| new(at, target.deployment)))
     }
 
     /// Pays for an extra attempt at `deployment`. Free: a move after a rate limit, and
@@ -165,13 +214,24 @@ impl Request {
         if self.attempts == 0 || self.move_is_free {
             return true;
         }
-        let met = self.seen.iter().any(|(_, seen)| *seen == deployment);
-        if !self.free_move_used && !met && context.registry.recently_clean(context.binding, deployment, context.now) {
-            self.free_move_used = true;
+        let well = context.registry.recently_clean(context.binding, deployment, context.now);
+        if !self.spent.free_move && !self.met(deployment) && well {
+            self.spent.free_move = true;
             return true;
         }
         context.registry.bucket().spend()
     }
+}
+
+/// A draw by weight.
+fn draw(weights: &[u32], rng: &mut impl Rng) -> Option<usize> {
+    let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let mut point = (math::unit(rng) * total as f64) as u64;
+    weights.iter().position(|weight| {
+        let hit = point < u64::from(*weight);
+        point = point.saturating_sub((*weight).into());
+        hit
+    })
 }
 
 /// All targets, tier by tier.

@@ -1,0 +1,106 @@
+//! What breakers, gates and quarantines learn from a request.
+
+use alloc::vec::Vec;
+
+use rand_core::Rng;
+
+use super::{Context, Live, Request};
+use crate::{
+    breaker::Sample,
+    classify::{BreakerCount, Classified, OutcomeClass, QUARANTINE_DEFAULT, QuarantineScope},
+    hold::QuarantineReason,
+    registry::Ticket,
+};
+
+/// What a loser of the race was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loser {
+    /// Which attempt.
+    pub id: super::AttemptId,
+    /// TIMEOUT if it was silent for too long, else OVERTAKEN.
+    pub class: OutcomeClass,
+}
+
+/// Whether attempts that are dropped may be held against their targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Those that were silent for too long.
+    Silent,
+    /// None: the caller left, or allowed too little time.
+    Nobody,
+}
+
+impl Request {
+    /// Tells the registry what a failure means. Returns whether the breaker opened.
+    pub(super) fn account<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        live: &Live,
+        classified: &Classified,
+    ) -> bool {
+        let now = context.now;
+        if let Some(gate) = classified.gate {
+            context.registry.gate(live.ticket, now, gate);
+        }
+        if let Some(scope) = classified.quarantine_scope {
+            let reason = match (scope, classified.class) {
+                (_, OutcomeClass::Misconfigured) => QuarantineReason::Misconfigured,
+                (QuarantineScope::Account, _) => QuarantineReason::Account,
+                (QuarantineScope::Credential, _) => QuarantineReason::Credential,
+                (QuarantineScope::Deployment, _) => QuarantineReason::Model,
+            };
+            context.registry.quarantine(live.ticket, now, reason, scope, QUARANTINE_DEFAULT);
+        }
+        let sample = match classified.breaker {
+            BreakerCount::Poisonable => {
+                // What it counts as is known at the request's end; until then it must
+                // not pass for a target that is well.
+                context.registry.suspect(live.ticket);
+                self.poison.push(live.ticket);
+                return false;
+            }
+            BreakerCount::Failure => Sample::Failure,
+            BreakerCount::RatioOnly => Sample::RatioFailure,
+            BreakerCount::Neutral if classified.class == OutcomeClass::RateLimited => Sample::RateLimited,
+            BreakerCount::Neutral => Sample::Neutral,
+            BreakerCount::Success => Sample::Success,
+        };
+        context.registry.record(live.ticket, now, sample, context.rng)
+    }
+
+    /// Marks attempts that were silent for too long.
+    pub(super) fn note_silence<R: Rng>(&mut self, context: &mut Context<'_, R>) {
+        for live in self.live.iter_mut().filter(|live| !live.overdue && live.soft <= context.now) {
+            live.overdue = true;
+            context.registry.suspect(live.ticket);
+        }
+    }
+
+    pub(super) fn settle_losers<R: Rng>(&mut self, context: &mut Context<'_, R>, blame: Blame) -> Vec<Loser> {
+        let now = context.now;
+        let stream = self.profile.stream;
+        let mut losers = Vec::with_capacity(self.live.len());
+        for live in self.live.drain(..) {
+            let silent = blame == Blame::Silent && (live.overdue || live.soft <= now);
+            let (sample, class) = match (silent, stream) {
+                (true, true) => (Sample::Failure, OutcomeClass::Timeout),
+                (true, false) => (Sample::RatioFailure, OutcomeClass::Timeout),
+                (false, _) => (Sample::Neutral, OutcomeClass::Overtaken),
+            };
+            context.registry.record(live.ticket, now, sample, context.rng);
+            context.registry.release(live.ticket);
+            losers.push(Loser { id: live.id, class });
+        }
+        losers
+    }
+
+    /// 500s and empty answers at two deployments blame the prompt more than either.
+    pub(super) fn settle_poison<R: Rng>(&mut self, context: &mut Context<'_, R>) {
+        let first = self.poison.first().map(Ticket::slot);
+        let spread = self.poison.iter().any(|ticket| Some(ticket.slot()) != first);
+        let sample = if spread { Sample::RatioFailure } else { Sample::Failure };
+        for ticket in self.poison.drain(..) {
+            context.registry.record(ticket, context.now, sample, context.rng);
+        }
+    }
+}
