@@ -1,3 +1,23 @@
-//! Placeholder.
+//! Trunkline's fast loop: the proxy beside the app. It reads the routing table that
+//! the control plane streams, decides each request by itself, and goes on by itself
+//! when the control plane is away.
 
+mod clock;
+pub mod config;
+pub mod control;
+pub mod credentials;
+mod decisions;
+mod engine;
+mod grpc;
+mod ingress;
+mod metrics;
+pub mod openai;
+mod ops;
+mod protections;
+mod shared;
+mod snapshot;
+mod start;
 pub mod upstream;
+
+pub use config::{Options, default_workers};
+pub use start::{Running, StartError, start};

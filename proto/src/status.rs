@@ -89,6 +89,15 @@ pub fn failed_precondition(
     )
 }
 
+/// INVALID_ARGUMENT: a provider found fault with the request itself.
+pub fn upstream_invalid(
+    message: impl Into<String>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Status {
+    let details = details("UPSTREAM_INVALID_REQUEST", metadata.into_iter().collect());
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
 /// ABORTED for another reason than an etag: read again and repeat.
 pub fn aborted(
     reason: &str,

@@ -100,6 +100,26 @@ pub fn decide(
     decision
 }
 
+/// Decides and takes the turn of the first candidate: the next decision goes on from
+/// there.
+pub fn take(
+    registry: &mut Registry,
+    table: &RoutingTable,
+    binding: &Binding,
+    route: Route<'_>,
+    profile: &Profile,
+    now: Timestamp,
+) -> Decision {
+    let decision = decide(registry, table, binding, route, profile, now);
+    let Some((model, first)) = route.index.zip(decision.candidates.first()) else { return decision };
+    let tier = &route.model.tiers[first.tier];
+    let weights = weigh(registry, table, binding, route.model, tier, profile, now, |_, _| {});
+    if let Some(rotation) = registry.rotation(binding, model, first.tier) {
+        rotation.pick(&weights);
+    }
+    decision
+}
+
 /// The weights of a tier's targets now: configured weight times the share that their
 /// breakers admit; 0 for those that may not be used. Targets of weight 0 come in only
 /// when all others are out.

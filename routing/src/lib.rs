@@ -16,6 +16,7 @@ pub mod eligibility;
 pub mod hint;
 pub mod histogram;
 pub mod hold;
+pub mod learn;
 pub mod limits;
 pub mod math;
 pub mod money;

@@ -1,0 +1,98 @@
+//! Flags of the agent; each is an environment variable too.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// The agent: a proxy beside the app that sends each LLM request to the target that
+/// the control plane's routing table and the moment suggest.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "trunkline-agent", version)]
+pub struct Flags {
+    /// Address for apps: OpenAI-compatible HTTP and gRPC on one port. Port 0: a free one.
+    #[arg(long, env = "TRUNKLINE_AGENT_LISTEN", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+    /// Address for operators: /metrics, /healthz, /readyz.
+    #[arg(long, env = "TRUNKLINE_AGENT_OPS_LISTEN", default_value = "127.0.0.1:7701")]
+    pub ops_listen: SocketAddr,
+    /// Where the agent keeps its id and its last routing table.
+    #[arg(long, env = "TRUNKLINE_AGENT_DATA_DIR", default_value = "./trunkline-data/agent")]
+    pub data_dir: PathBuf,
+    /// The control plane, for example http://127.0.0.1:7600.
+    #[arg(long, env = "TRUNKLINE_AGENT_CONTROL_PLANE", value_name = "URL", conflicts_with = "static_config")]
+    pub control_plane: Option<String>,
+    /// Stable name of this agent. Default: a UUID kept in the data directory.
+    #[arg(long, env = "TRUNKLINE_AGENT_ID")]
+    pub agent_id: Option<String>,
+    /// Address at which apps reach this agent. Default: the bound address.
+    #[arg(long, env = "TRUNKLINE_AGENT_ADVERTISE", value_name = "URL")]
+    pub advertise: Option<String>,
+    /// Run alone on this configuration document, without a control plane.
+    #[arg(long, env = "TRUNKLINE_AGENT_STATIC_CONFIG", value_name = "FILE")]
+    pub static_config: Option<PathBuf>,
+    /// Allow a listener beyond loopback without TLS and authentication.
+    #[arg(long, env = "TRUNKLINE_AGENT_INSECURE")]
+    pub insecure: bool,
+    /// Worker threads. Default: one per core.
+    #[arg(long, env = "TRUNKLINE_AGENT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: Option<u16>,
+    /// Log filter, for example info or trunkline_agent=debug.
+    #[arg(long, env = "TRUNKLINE_AGENT_LOG", default_value = "info")]
+    pub log: String,
+    /// Log format.
+    #[arg(long, env = "TRUNKLINE_AGENT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// What an agent is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address for apps.
+    pub listen: SocketAddr,
+    /// Address for operators.
+    pub ops_listen: SocketAddr,
+    /// Where the agent keeps its id and its last routing table.
+    pub data_dir: PathBuf,
+    /// The control plane. None: runs on its cache or static configuration alone.
+    pub control_plane: Option<String>,
+    /// Stable name. None: a UUID kept in the data directory.
+    pub agent_id: Option<String>,
+    /// Address at which apps reach it. None: the bound address.
+    pub advertise: Option<String>,
+    /// Configuration document to run on alone.
+    pub static_config: Option<PathBuf>,
+    /// Allows a listener beyond loopback.
+    pub insecure: bool,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+}
+
+impl From<Flags> for Options {
+    fn from(flags: Flags) -> Self {
+        Self {
+            listen: flags.listen,
+            ops_listen: flags.ops_listen,
+            data_dir: flags.data_dir,
+            control_plane: flags.control_plane,
+            agent_id: flags.agent_id,
+            advertise: flags.advertise,
+            static_config: flags.static_config,
+            insecure: flags.insecure,
+            workers: flags.workers.map_or_else(default_workers, usize::from),
+        }
+    }
+}
+
+/// One worker per core.
+pub fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

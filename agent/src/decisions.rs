@@ -1,0 +1,103 @@
+//! The newest decisions, for ExplainDecision. Never holds prompt or answer text.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use trunkline_routing::{
+    classify::OutcomeClass,
+    decide::Decision,
+    money::{NanoUsd, Tokens},
+    table::DeploymentIndex,
+    time::Timestamp,
+};
+
+use crate::{
+    control::UsageSource,
+    snapshot::{Goal, Snapshot},
+};
+
+/// Decisions kept. At about a kilobyte each this is a few megabytes.
+const KEPT: usize = 4_096;
+
+/// One call to one target.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptRecord {
+    /// Where it went.
+    pub(crate) deployment: DeploymentIndex,
+    /// What came of it. None: it runs.
+    pub(crate) class: Option<OutcomeClass>,
+    /// HTTP status. 0: there was none.
+    pub(crate) status: u16,
+    /// When it started.
+    pub(crate) started: Timestamp,
+    /// Until its first content, or its whole answer.
+    pub(crate) ttft: Option<Duration>,
+    /// Until its end.
+    pub(crate) duration: Option<Duration>,
+    /// What it used.
+    pub(crate) tokens: Option<(Tokens, UsageSource)>,
+    /// What it cost. None: no price is known, or nothing was used.
+    pub(crate) cost: Option<NanoUsd>,
+}
+
+/// One decision with what came of it.
+#[derive(Debug)]
+pub(crate) struct DecisionRecord {
+    /// Its name.
+    pub(crate) id: String,
+    /// The table it was made under.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// What it was made on.
+    pub(crate) goal: Goal,
+    /// When.
+    pub(crate) at: Timestamp,
+    /// The app key's name.
+    pub(crate) tenant: Option<Arc<str>>,
+    /// As the caller set them.
+    pub(crate) tags: Vec<(String, String)>,
+    /// Candidates and exclusions.
+    pub(crate) decision: Decision,
+    /// Attempts, by order of starts.
+    pub(crate) attempts: Vec<AttemptRecord>,
+    /// Whose answer the caller got.
+    pub(crate) chosen: Option<DeploymentIndex>,
+}
+
+/// A bounded store of them: the oldest goes first.
+#[derive(Debug, Default)]
+pub(crate) struct Decisions {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    order: VecDeque<Arc<Mutex<DecisionRecord>>>,
+    by_id: HashMap<String, Arc<Mutex<DecisionRecord>>>,
+}
+
+impl Decisions {
+    /// Keeps a decision.
+    pub(crate) fn keep(&self, record: DecisionRecord) -> Arc<Mutex<DecisionRecord>> {
+        let id = record.id.clone();
+        let record = Arc::new(Mutex::new(record));
+        let mut kept = self.kept.lock();
+        if kept.order.len() >= KEPT
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            let id = oldest.lock().id.clone();
+            kept.by_id.remove(&id);
+        }
+        kept.order.push_back(Arc::clone(&record));
+        kept.by_id.insert(id, Arc::clone(&record));
+        record
+    }
+
+    /// The decision of that name.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Mutex<DecisionRecord>>> {
+        self.kept.lock().by_id.get(id).cloned()
+    }
+}

@@ -1,0 +1,120 @@
+//! The account of one request: decision, attempts, tokens, costs.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use parking_lot::Mutex;
+use trunkline_routing::{
+    classify::OutcomeClass, decide::Decision, money::Tokens, request::AttemptId, time::Timestamp,
+};
+
+use super::Job;
+use crate::{
+    control::{AttemptSample, UsageSource},
+    decisions::{AttemptRecord, DecisionRecord},
+    metrics::AttemptLabels,
+    shared::Shared,
+};
+
+/// Grows while the request runs; kept for ExplainDecision at its end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) id: String,
+    pub(crate) at: Timestamp,
+    pub(crate) decision: Decision,
+    pub(crate) attempts: Vec<AttemptRecord>,
+    pub(crate) chosen: Option<AttemptId>,
+}
+
+impl Trace {
+    pub(super) fn new(shared: &Shared, _job: &Job, decision: Decision, at: Timestamp) -> Self {
+        Self { id: shared.next_decision_id(), at, decision, attempts: Vec::new(), chosen: None }
+    }
+
+    /// An attempt is over.
+    pub(super) fn close(
+        &mut self,
+        shared: &Shared,
+        job: &Job,
+        id: AttemptId,
+        class: OutcomeClass,
+        status: u16,
+        used: Option<(Tokens, UsageSource)>,
+    ) {
+        close(shared, job, &mut self.attempts[id.0 as usize], class, status, used);
+    }
+
+    /// Hands the decision to those who may ask for it.
+    pub(super) fn keep(&mut self, shared: &Shared, job: &Job) -> Arc<Mutex<DecisionRecord>> {
+        let chosen = self.chosen.map(|id| self.attempts[id.0 as usize].deployment);
+        shared.decisions.keep(DecisionRecord {
+            id: self.id.clone(),
+            snapshot: Arc::clone(&job.snapshot),
+            goal: job.goal,
+            at: self.at,
+            tenant: job.tenant.clone(),
+            tags: job.tags.clone(),
+            decision: self.decision.clone(),
+            attempts: self.attempts.clone(),
+            chosen,
+        })
+    }
+
+    /// `openai/gpt-4o-mini:503,anthropic/claude:ok`. An attempt that is not over says
+    /// ok if it won.
+    pub(crate) fn attempts_header(&self, job: &Job) -> String {
+        let mut text = String::new();
+        for (at, attempt) in self.attempts.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "," };
+            let name = job.snapshot.deployment_name(attempt.deployment);
+            let won = self.chosen == Some(AttemptId(at as u32));
+            // Writing to a string does not fail.
+            let _: std::fmt::Result = match attempt.class {
+                None | Some(OutcomeClass::Ok) if won => write!(text, "{separator}{name}:ok"),
+                Some(_) if attempt.status >= 300 => write!(text, "{separator}{name}:{}", attempt.status),
+                Some(class) => write!(text, "{separator}{name}:{}", class.name()),
+                None => write!(text, "{separator}{name}:running"),
+            };
+        }
+        text
+    }
+
+    /// The attempt whose answer the caller gets.
+    pub(crate) fn winner(&self) -> Option<&AttemptRecord> {
+        self.chosen.map(|id| &self.attempts[id.0 as usize])
+    }
+}
+
+/// An attempt is over: its record, telemetry and metrics.
+pub(super) fn close(
+    shared: &Shared,
+    job: &Job,
+    record: &mut AttemptRecord,
+    class: OutcomeClass,
+    status: u16,
+    used: Option<(Tokens, UsageSource)>,
+) {
+    let duration = shared.clock.now().since(record.started);
+    let price = job.snapshot.table().deployment(record.deployment).price;
+    let cost = used.and_then(|(tokens, _)| price.map(|price| price.cost(tokens)));
+    record.class = Some(class);
+    record.status = status;
+    record.duration = Some(duration);
+    record.tokens = used;
+    record.cost = cost;
+    let deployment = job.snapshot.deployment_name(record.deployment);
+    shared.metrics.attempts
+        .get_or_create(&AttemptLabels { deployment: deployment.to_string(), outcome: class.name() })
+        .inc();
+    if let Some(ttft) = record.ttft {
+        shared.metrics.ttft.observe(ttft.as_secs_f64());
+    }
+    shared.recorder.record(AttemptSample {
+        deployment: Arc::clone(deployment),
+        model: Arc::clone(job.snapshot.goal_name(job.goal)),
+        outcome: class,
+        ttft: record.ttft,
+        duration,
+        tokens: used,
+        cost,
+    });
+}

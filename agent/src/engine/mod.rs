@@ -1,0 +1,286 @@
+//! Carries out the life of one request: asks the decision core what to do, runs
+//! attempts, reports what came of them, and keeps the account.
+//!
+//! The rules are in `trunkline_routing::request`; here are sockets, timers and bytes.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::Instant;
+use trunkline_routing::{
+    classify::{Classified, OutcomeClass, TransportFault, classify_transport},
+    decide,
+    request::{AttemptId, Context, Directive, Failure, Loser, Request},
+    table::DeploymentIndex,
+};
+
+mod account;
+mod attempt;
+mod job;
+mod race;
+mod report;
+mod tail;
+
+pub(crate) use self::{
+    account::Trace,
+    attempt::FailedAttempt,
+    job::{Endpoint, Forwarded, Job, profile},
+    report::{Report, report},
+    tail::Tail,
+};
+use self::{attempt::AttemptEnd, race::Race};
+use crate::{decisions::AttemptRecord, shared::Shared, snapshot::Snapshot, upstream::Upstream};
+
+/// One worker thread's part: its own connections, and what all share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) upstream: Upstream,
+}
+
+/// How a request ended, with the account of it.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) trace: Trace,
+    pub(crate) result: Result<Success, Refusal>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) enum Success {
+    /// All of it.
+    Whole(Whole),
+    /// It begins.
+    Stream(Box<Tail>),
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// No answer.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// What a provider said.
+    Upstream(Box<FailedAttempt>),
+    /// All that was allowed was tried.
+    Exhausted { retry_after: Option<Duration>, rate_limited: bool },
+    /// No target may serve it now.
+    NoTarget { retry_after: Option<Duration> },
+    /// The deadline passed.
+    Deadline,
+}
+
+/// Runs a request. Dropping the future cancels what runs upstream and accounts for it.
+pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
+    let mut flight = Flight::start(worker, job);
+    let mut race = Race::default();
+    loop {
+        match flight.consult(|request, context| request.next(context)) {
+            Directive::Start { id, deployment, tier } => {
+                flight.begin(id, deployment);
+                race.add(id, attempt::run(Arc::clone(worker), Arc::clone(job), deployment, tier));
+            }
+            Directive::Kill(id) => {
+                race.remove(id);
+                flight.failed(id, &classify_transport(TransportFault::AttemptTimeout), 0);
+            }
+            Directive::Wait(until) => {
+                let until = Instant::from_std(worker.shared.clock.instant(until));
+                if let Some((id, end)) = race.next_until(until).await
+                    && let Some(success) = flight.ended(id, end)
+                {
+                    return flight.finish(Ok(success));
+                }
+            }
+            Directive::Fail(failure) => {
+                let refusal = flight.refusal(failure);
+                return flight.finish(Err(refusal));
+            }
+        }
+    }
+}
+
+/// A request under way. Dropped before its end (the caller left), it settles what ran.
+struct Flight<'a> {
+    worker: &'a Arc<Worker>,
+    job: &'a Arc<Job>,
+    request: Request,
+    trace: Trace,
+    failures: Vec<(AttemptId, FailedAttempt)>,
+    over: bool,
+}
+
+impl<'a> Flight<'a> {
+    fn start(worker: &'a Arc<Worker>, job: &'a Arc<Job>) -> Self {
+        let shared = &worker.shared;
+        let now = shared.clock.now();
+        let snapshot = &job.snapshot;
+        let mut registry = shared.registry.lock();
+        let route = snapshot.route(job.goal);
+        let decision =
+            decide::decide(&mut registry, snapshot.table(), &snapshot.binding, route, &job.profile, now);
+        let mut context = Context {
+            registry: &mut registry,
+            table: snapshot.table(),
+            binding: &snapshot.binding,
+            route,
+            now,
+            rng: &mut rand::rng(),
+        };
+        let request = Request::new(job.profile, job.deadline, &mut context);
+        drop(registry);
+        let trace = Trace::new(shared, job, decision, now);
+        Self { worker, job, request, trace, failures: Vec::new(), over: false }
+    }
+
+    /// Asks the decision core, with the registry locked for that long.
+    fn consult<T>(&mut self, ask: impl FnOnce(&mut Request, &mut Context<'_, rand::rngs::ThreadRng>) -> T) -> T {
+        let shared = &self.worker.shared;
+        let snapshot: &Snapshot = &self.job.snapshot;
+        let mut registry = shared.registry.lock();
+        let mut context = Context {
+            registry: &mut registry,
+            table: snapshot.table(),
+            binding: &snapshot.binding,
+            route: snapshot.route(self.job.goal),
+            now: shared.clock.now(),
+            rng: &mut rand::rng(),
+        };
+        ask(&mut self.request, &mut context)
+    }
+
+    fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex) {
+        debug_assert_eq!(id.0 as usize, self.trace.attempts.len());
+        self.trace.attempts.push(AttemptRecord {
+            deployment,
+            class: None,
+            status: 0,
+            started: self.worker.shared.clock.now(),
+            ttft: None,
+            duration: None,
+            tokens: None,
+            cost: None,
+        });
+    }
+
+    /// An attempt ended by itself. Some: the request is answered.
+    fn ended(&mut self, id: AttemptId, end: AttemptEnd) -> Option<Success> {
+        match end {
+            AttemptEnd::Failed(failed) => {
+                let classified = failed.classified;
+                let status = failed.status;
+                self.failures.push((id, *failed));
+                self.failed(id, &classified, status);
+                None
+            }
+            AttemptEnd::Whole { headers, body, facts, ttft } => {
+                let (ticket, losers) = self.consult(|request, context| request.won(context, id))?;
+                let took = self.elapsed(id);
+                {
+                    let mut registry = self.worker.shared.registry.lock();
+                    registry.learn_pace(ticket, self.job.profile.max_output_tokens, took);
+                    registry.release(ticket);
+                }
+                let (tokens, source) = self.job.tokens(facts.usage, facts.output_bytes);
+                self.trace.attempts[id.0 as usize].ttft = Some(ttft);
+                self.trace.close(&self.worker.shared, self.job, id, OutcomeClass::Ok, 200, Some((tokens, source)));
+                self.lose(&losers);
+                self.trace.chosen = Some(id);
+                Some(Success::Whole(Whole { headers, body }))
+            }
+            AttemptEnd::Stream(opened) => {
+                let (ticket, losers) = self.consult(|request, context| request.won(context, id))?;
+                let record = &mut self.trace.attempts[id.0 as usize];
+                record.ttft = Some(self.worker.shared.clock.now().since(record.started));
+                record.status = 200;
+                self.lose(&losers);
+                self.trace.chosen = Some(id);
+                Some(Success::Stream(Box::new(Tail::new(
+                    Arc::clone(&self.worker.shared),
+                    Arc::clone(self.job),
+                    *opened,
+                    ticket,
+                    id,
+                ))))
+            }
+        }
+    }
+
+    fn failed(&mut self, id: AttemptId, classified: &Classified, status: u16) {
+        let opened = self.consult(|request, context| request.failed(context, id, classified));
+        let shared = &self.worker.shared;
+        let deployment = self.trace.attempts[id.0 as usize].deployment;
+        let name = self.job.snapshot.deployment_name(deployment);
+        tracing::debug!(
+            decision = %self.trace.id, deployment = %name, outcome = classified.class.name(), status,
+            "attempt failed"
+        );
+        if opened {
+            tracing::warn!(deployment = %name, outcome = classified.class.name(), "breaker opened");
+            let model = self.job.snapshot.goal_name(self.job.goal);
+            shared.recorder.record_opening(Arc::clone(name), Arc::clone(model));
+        }
+        if opened || classified.gate.is_some() || classified.quarantine_scope.is_some() {
+            shared.protections_changed.notify_one();
+        }
+        self.trace.close(shared, self.job, id, classified.class, status, None);
+    }
+
+    fn lose(&mut self, losers: &[Loser]) {
+        for loser in losers {
+            self.trace.close(&self.worker.shared, self.job, loser.id, loser.class, 0, None);
+        }
+    }
+
+    fn elapsed(&self, id: AttemptId) -> Duration {
+        self.worker.shared.clock.now().since(self.trace.attempts[id.0 as usize].started)
+    }
+
+    fn refusal(&mut self, failure: Failure) -> Refusal {
+        let losers = self.consult(|request, context| request.abandon(context));
+        self.lose(&losers);
+        match failure {
+            Failure::Return(id) => {
+                let at = self.failures.iter().position(|(failed, _)| *failed == id);
+                at.map_or(Refusal::Exhausted { retry_after: None, rate_limited: false }, |at| {
+                    Refusal::Upstream(Box::new(self.failures.swap_remove(at).1))
+                })
+            }
+            Failure::Exhausted { retry_after, rate_limited } => Refusal::Exhausted { retry_after, rate_limited },
+            Failure::NoTarget { retry_after } => Refusal::NoTarget { retry_after },
+            Failure::Deadline => Refusal::Deadline,
+        }
+    }
+
+    fn finish(mut self, result: Result<Success, Refusal>) -> Done {
+        self.over = true;
+        let mut trace = std::mem::take(&mut self.trace);
+        let kept = trace.keep(&self.worker.shared, self.job);
+        let result = result.map(|mut success| {
+            if let Success::Stream(tail) = &mut success {
+                tail.follow(kept);
+            }
+            success
+        });
+        Done { trace, result }
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let losers = self.consult(|request, context| request.abandon(context));
+        for loser in losers {
+            self.trace.close(&self.worker.shared, self.job, loser.id, OutcomeClass::Cancelled, 0, None);
+        }
+        let mut trace = std::mem::take(&mut self.trace);
+        trace.keep(&self.worker.shared, self.job);
+    }
+}

@@ -1,0 +1,273 @@
+//! A stream after its first content: passes events on, watches for silence, notes
+//! usage, and ends in one of two ways: as the provider ended it, or with one error
+//! event. No other target can take over any more.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Body as _;
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep, sleep_until};
+use trunkline_routing::{
+    breaker::Sample,
+    classify::{
+        BodyFault, BreakerCount, Classified, OutcomeClass, TransportFault, classify_body, classify_mid_stream,
+        classify_transport,
+    },
+    registry::Ticket,
+    request::AttemptId,
+    table::Timeouts,
+};
+
+use super::{
+    Job, account,
+    attempt::{Opened, Progress},
+};
+use crate::{
+    decisions::DecisionRecord,
+    openai::{
+        error_body,
+        event::{self, EventFacts},
+        sse::Splitter,
+        usage::Usage,
+    },
+    shared::{InFlight, Shared},
+    upstream::UpstreamBody,
+};
+
+/// After the last event the provider's end of the answer is awaited for so long, to
+/// keep the connection.
+const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The rest of a stream.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    shared: Arc<Shared>,
+    job: Arc<Job>,
+    pub(crate) headers: HeaderMap,
+    held: Option<Bytes>,
+    body: UpstreamBody,
+    splitter: Splitter,
+    progress: Progress,
+    timeouts: Timeouts,
+    total: Instant,
+    timer: Pin<Box<Sleep>>,
+    ticket: Ticket,
+    id: AttemptId,
+    record: Option<Arc<Mutex<DecisionRecord>>>,
+    over: bool,
+    _in_flight: InFlight,
+}
+
+enum Step {
+    Pass(Bytes),
+    More,
+    End(Result<(), Classified>),
+}
+
+impl Tail {
+    pub(super) fn new(shared: Arc<Shared>, job: Arc<Job>, opened: Opened, ticket: Ticket, id: AttemptId) -> Self {
+        let in_flight = shared.enter();
+        let total = opened.started + opened.timeouts.stream_total;
+        let timer = Box::pin(sleep_until((Instant::now() + opened.timeouts.idle).min(total)));
+        Self {
+            shared,
+            job,
+            headers: opened.headers,
+            held: Some(opened.held.freeze()),
+            body: opened.body,
+            splitter: opened.splitter,
+            progress: opened.progress,
+            timeouts: opened.timeouts,
+            total,
+            timer,
+            ticket,
+            id,
+            record: None,
+            over: false,
+            _in_flight: in_flight,
+        }
+    }
+
+    /// Where the account of the request is kept.
+    pub(super) fn follow(&mut self, record: Arc<Mutex<DecisionRecord>>) {
+        self.record = Some(record);
+    }
+
+    /// Usage, as far as the provider told it.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.progress.usage
+    }
+
+    /// Bytes of text so far, for estimates.
+    pub(crate) fn output_bytes(&self) -> usize {
+        self.progress.output_bytes
+    }
+
+    /// The next piece, whole events only. None: the stream is over. An error event, if
+    /// any, is the last piece.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        if let Some(held) = self.held.take() {
+            return Some(held);
+        }
+        while !self.over {
+            match self.step().await {
+                Step::Pass(bytes) => return Some(bytes),
+                Step::More => {}
+                Step::End(Ok(())) => self.close(OutcomeClass::Ok, BreakerCount::Neutral),
+                Step::End(Err(classified)) => {
+                    self.close(classified.class, classified.breaker);
+                    return Some(error_event());
+                }
+            }
+        }
+        None
+    }
+
+    async fn step(&mut self) -> Step {
+        match self.take_events() {
+            Step::More => {}
+            step => return step,
+        }
+        if self.progress.done {
+            return self.await_end().await;
+        }
+        let frame = tokio::select! {
+            biased;
+            // Data that is already there beats the clock.
+            frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)) => frame,
+            () = self.timer.as_mut() => {
+                return Step::End(Err(classify_transport(TransportFault::TimeoutAfterContent)));
+            }
+        };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.splitter.push(&data);
+                }
+                Step::More
+            }
+            // All that counts had come.
+            Some(Err(_)) if self.progress.finished => Step::End(Ok(())),
+            Some(Err(_)) => Step::End(Err(classify_transport(TransportFault::ResetAfterContent))),
+            None => self.ended(),
+        }
+    }
+
+    /// All whole events that are here, less those the caller did not ask for.
+    fn take_events(&mut self) -> Step {
+        let mut first: Option<Bytes> = None;
+        let mut several = BytesMut::new();
+        loop {
+            let event = match self.splitter.next_event() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(_) => return Step::End(Err(classify_body(BodyFault::TruncatedAfterContent))),
+            };
+            let facts = event::inspect(&event);
+            self.progress.note(&facts);
+            if let Some(error) = &facts.error {
+                return Step::End(Err(classify_mid_stream(&error.fields())));
+            }
+            if self.is_unasked(&facts) {
+                continue;
+            }
+            if facts.has_content {
+                self.touch();
+            }
+            match first.take() {
+                None if several.is_empty() => first = Some(event.raw),
+                None => several.put(event.raw),
+                Some(one) => {
+                    several.put(one);
+                    several.put(event.raw);
+                }
+            }
+        }
+        match first {
+            Some(one) => Step::Pass(one),
+            None if several.is_empty() => Step::More,
+            None => Step::Pass(several.freeze()),
+        }
+    }
+
+    /// Usage that only our own request for it brought.
+    fn is_unasked(&self, facts: &EventFacts) -> bool {
+        facts.usage_only && self.job.injects_usage()
+    }
+
+    fn touch(&mut self) {
+        let until = (Instant::now() + self.timeouts.idle).min(self.total);
+        self.timer.as_mut().reset(until);
+    }
+
+    async fn await_end(&mut self) -> Step {
+        let end = async {
+            while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await {}
+        };
+        // Not ending costs no more than the connection.
+        let _: Result<(), _> = tokio::time::timeout(END_WITHIN, end).await;
+        self.verdict_at_end()
+    }
+
+    fn ended(&mut self) -> Step {
+        let leftover = self.splitter.leftover();
+        if let Some(error) = error_body::parse_in_success(leftover) {
+            return Step::End(Err(classify_mid_stream(&error.fields())));
+        }
+        self.verdict_at_end()
+    }
+
+    /// A finish reason proves an answer whole; `[DONE]` does not, nor does its absence
+    /// disprove it.
+    fn verdict_at_end(&self) -> Step {
+        if self.progress.finished {
+            return Step::End(Ok(()));
+        }
+        Step::End(Err(classify_body(BodyFault::TruncatedAfterContent)))
+    }
+
+    fn close(&mut self, class: OutcomeClass, count: BreakerCount) {
+        if self.over {
+            return;
+        }
+        self.over = true;
+        let sample = match count {
+            BreakerCount::Failure => Some(Sample::Failure),
+            BreakerCount::RatioOnly | BreakerCount::Poisonable => Some(Sample::RatioFailure),
+            // Its success was counted at first content.
+            BreakerCount::Neutral | BreakerCount::Success => None,
+        };
+        {
+            let now = self.shared.clock.now();
+            let mut registry = self.shared.registry.lock();
+            if let Some(sample) = sample
+                && registry.record(self.ticket, now, sample, &mut rand::rng())
+            {
+                self.shared.protections_changed.notify_one();
+            }
+            registry.release(self.ticket);
+        }
+        let used = self.job.tokens(self.progress.usage, self.progress.output_bytes);
+        if let Some(record) = &self.record {
+            let mut record = record.lock();
+            let attempt = &mut record.attempts[self.id.0 as usize];
+            account::close(&self.shared, &self.job, attempt, class, 200, Some(used));
+        }
+    }
+}
+
+/// The caller left before the end.
+impl Drop for Tail {
+    fn drop(&mut self) {
+        self.close(OutcomeClass::Cancelled, BreakerCount::Neutral);
+    }
+}
+
+/// What the caller sees when the provider breaks off. No `[DONE]` follows.
+fn error_event() -> Bytes {
+    Bytes::from_static(
+        b"data: {\"error\":{\"message\":\"the provider broke off the answer after its first content; what came before is incomplete\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"upstream_broke_off\"}}\n\n",
+    )
+}

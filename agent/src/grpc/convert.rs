@@ -1,0 +1,77 @@
+//! Records of the agent as wire messages.
+
+use std::{collections::HashMap, time::Duration};
+
+use trunkline_proto::{
+    convert::{candidates, exclusions, wire_outcome, wire_strategy},
+    types::v1::{Attempt, CostSource, Decision, Usage, Version},
+};
+use trunkline_routing::{money::Tokens, time::Timestamp};
+
+use crate::{
+    control::UsageSource,
+    decisions::{AttemptRecord, DecisionRecord},
+    protections::state,
+    shared::Shared,
+};
+
+/// A decision with all that is known of it by now.
+pub(super) fn decision(shared: &Shared, record: &DecisionRecord) -> Decision {
+    let snapshot = &record.snapshot;
+    let table = snapshot.table();
+    let route = snapshot.route(record.goal);
+    let now = shared.clock.now();
+    let registry = shared.registry.lock();
+    Decision {
+        decision_id: record.id.clone(),
+        time: Some(shared.clock.wall(record.at).into()),
+        model: snapshot.goal_name(record.goal).to_string(),
+        strategy: wire_strategy(route.model.strategy).into(),
+        arm: String::new(),
+        version: Some(Version { epoch: table.version.epoch.clone(), revision: table.version.revision }),
+        candidates: candidates(table, &record.decision, |deployment| {
+            state(&registry.breaker(&snapshot.binding, deployment, now))
+        }),
+        excluded: exclusions(table, &record.decision),
+        attempts: record.attempts.iter().map(|attempt| self::attempt(record, attempt)).collect(),
+        chosen: record.chosen.map(|chosen| snapshot.deployment_name(chosen).to_string()).unwrap_or_default(),
+        tenant: record.tenant.as_deref().unwrap_or_default().to_owned(),
+        tags: record.tags.iter().cloned().collect::<HashMap<_, _>>(),
+    }
+}
+
+fn attempt(record: &DecisionRecord, attempt: &AttemptRecord) -> Attempt {
+    Attempt {
+        deployment: record.snapshot.deployment_name(attempt.deployment).to_string(),
+        outcome: attempt.class.map_or(0, |class| wire_outcome(class).into()),
+        status: attempt.status.into(),
+        ttft: attempt.ttft.and_then(wire_duration),
+        duration: attempt.duration.and_then(wire_duration),
+        usage: attempt.tokens.map(|(tokens, source)| usage(tokens, source)),
+        cost_nano_usd: attempt.cost.map(|cost| cost.0),
+        started_after: wire_duration(since(attempt.started, record.at)),
+    }
+}
+
+/// Tokens and where the numbers come from.
+pub(super) fn usage(tokens: Tokens, source: UsageSource) -> Usage {
+    let source = match source {
+        UsageSource::Provider => CostSource::Provider,
+        UsageSource::Estimated => CostSource::Estimated,
+    };
+    Usage {
+        input_tokens: tokens.input,
+        cached_input_tokens: tokens.cached_input,
+        output_tokens: tokens.output,
+        source: source.into(),
+    }
+}
+
+fn since(later: Timestamp, earlier: Timestamp) -> Duration {
+    later.since(earlier)
+}
+
+/// None past what the wire can say: 10,000 years.
+pub(super) fn wire_duration(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}

@@ -1,0 +1,285 @@
+//! RoutingService on the agent: all of it.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+use trunkline_proto::{
+    convert::{check_tags, classified, outcome, route_profile},
+    routing::v1::{
+        CompleteRequest, CompleteResponse, ExplainDecisionRequest, ExplainDecisionResponse,
+        ReportOutcomeRequest, ReportOutcomeResponse, RouteRequest, RouteResponse, StreamCompleteRequest,
+        StreamCompleteResponse, WatchRoutesRequest, WatchRoutesResponse, routing_service_server::RoutingService,
+    },
+    status,
+    types::v1::OutcomeClass as WireOutcome,
+};
+use trunkline_routing::{classify::ErrorFields, decide, money::Tokens};
+
+use super::{chat, convert, refuse, stream, watch};
+use crate::{
+    control::UsageSource,
+    decisions::DecisionRecord,
+    engine::{self, Endpoint, Forwarded, Job, Report, Success, Worker},
+    ingress::{Admitted, Caller, LocalError, api_key},
+    openai::scan::scan,
+};
+
+/// An order of targets is good for about one round of telemetry.
+const VALID_FOR: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
+
+/// The service of one worker.
+pub(crate) struct Routing {
+    worker: Arc<Worker>,
+}
+
+impl Routing {
+    pub(super) const fn new(worker: Arc<Worker>) -> Self {
+        Self { worker }
+    }
+
+    /// Who calls, and what the model they name stands for.
+    fn admit(&self, metadata: &MetadataMap, model: &str) -> Result<Admitted, Status> {
+        let headers = metadata.clone().into_headers();
+        let caller = Caller::authenticate(&self.worker.shared, api_key(&headers));
+        let caller = caller.map_err(|error| refuse::local(&error))?;
+        if model.is_empty() {
+            return Err(status::invalid_field("model", "is required: a virtual model, or provider/deployment"));
+        }
+        caller.may_use(model).map_err(|error| refuse::local(&error))
+    }
+
+    fn job(
+        &self,
+        metadata: &MetadataMap,
+        request: &CompleteRequest,
+        stream: bool,
+    ) -> Result<Arc<Job>, Status> {
+        let caller = self.admit(metadata, &request.model)?;
+        check_tags(request.tags.iter()).map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
+        let body = chat::body(request, stream)?;
+        let body = Bytes::from(body.to_string());
+        let scanned = scan(&body).map_err(|error| refuse::local(&LocalError::scan(&error)))?;
+        let header = |name: &str| metadata.get(name).and_then(|value| value.as_bytes().try_into().ok());
+        Ok(Arc::new(Job {
+            profile: engine::profile(Endpoint::ChatCompletions, &scanned, body.len()),
+            goal: caller.goal,
+            snapshot: caller.snapshot,
+            tenant: caller.tenant,
+            endpoint: Endpoint::ChatCompletions,
+            body,
+            scanned,
+            deadline: grpc_timeout(metadata),
+            forwarded: Forwarded { traceparent: header("traceparent"), tracestate: header("tracestate") },
+            tags: request.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl RoutingService for Routing {
+    async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
+        let caller = self.admit(request.metadata(), &request.get_ref().model)?;
+        let request = request.into_inner();
+        let profile =
+            route_profile(&request).map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
+        let shared = &self.worker.shared;
+        let snapshot = &caller.snapshot;
+        let at = shared.clock.now();
+        let decision = {
+            let mut registry = shared.registry.lock();
+            decide::take(&mut registry, snapshot.table(), &snapshot.binding, snapshot.route(caller.goal), &profile, at)
+        };
+        let record = shared.decisions.keep(DecisionRecord {
+            id: shared.next_decision_id(),
+            snapshot: Arc::clone(snapshot),
+            goal: caller.goal,
+            at,
+            tenant: caller.tenant,
+            tags: request.tags.into_iter().collect(),
+            decision,
+            attempts: Vec::new(),
+            chosen: None,
+        });
+        let decision = convert::decision(shared, &record.lock());
+        Ok(Response::new(RouteResponse { decision: Some(decision), valid_for: Some(VALID_FOR) }))
+    }
+
+    async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
+        let _in_flight = self.worker.shared.enter();
+        let job = self.job(request.metadata(), request.get_ref(), false)?;
+        let done = engine::run(&self.worker, &job).await;
+        let whole = match done.result {
+            Ok(Success::Whole(whole)) => whole,
+            Ok(Success::Stream(_)) => return Err(Status::internal("a stream came for a unary request")),
+            Err(refusal) => return Err(refuse::refusal(&refusal, &done.trace)),
+        };
+        let answer: chat::ChatAnswer = serde_json::from_slice(&whole.body)
+            .map_err(|error| Status::internal(format!("read the provider's answer: {error}")))?;
+        let (message, finish_reason) = answer.take();
+        let used = done.trace.winner().and_then(|attempt| attempt.tokens);
+        let shared = &self.worker.shared;
+        let decision = shared.decisions.get(&done.trace.id).map(|record| convert::decision(shared, &record.lock()));
+        Ok(Response::new(CompleteResponse {
+            message: Some(message),
+            finish_reason: finish_reason.unwrap_or_default(),
+            usage: used.map(|(tokens, source)| convert::usage(tokens, source)),
+            decision,
+        }))
+    }
+
+    type StreamCompleteStream = Pin<Box<dyn Stream<Item = Result<StreamCompleteResponse, Status>> + Send>>;
+
+    async fn stream_complete(
+        &self,
+        request: Request<StreamCompleteRequest>,
+    ) -> Result<Response<Self::StreamCompleteStream>, Status> {
+        let wanted = request.get_ref().request.as_ref();
+        let wanted = wanted.ok_or_else(|| status::invalid_field("request", "is required"))?;
+        let job = self.job(request.metadata(), wanted, true)?;
+        let done = engine::run(&self.worker, &job).await;
+        match done.result {
+            Ok(Success::Stream(tail)) => {
+                let events = stream::events(Arc::clone(&self.worker), job, done.trace, tail);
+                Ok(Response::new(Box::pin(events)))
+            }
+            Ok(Success::Whole(_)) => Err(Status::internal("a unary answer came for a stream")),
+            Err(refusal) => Err(refuse::refusal(&refusal, &done.trace)),
+        }
+    }
+
+    async fn report_outcome(
+        &self,
+        request: Request<ReportOutcomeRequest>,
+    ) -> Result<Response<ReportOutcomeResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        let caller = Caller::authenticate(&self.worker.shared, api_key(&headers));
+        let tenant = caller.map_err(|error| refuse::local(&error))?.tenant();
+        let report = request.into_inner();
+        let shared = &self.worker.shared;
+        let record = find(&self.worker, &report.decision_id, tenant.as_deref())?;
+        let class = reported_class(&report)?;
+        let deployment = {
+            let record = record.lock();
+            let name = record.snapshot.table().deployment_by_name(&report.deployment);
+            let known = |index| record.decision.candidates.iter().any(|candidate| candidate.deployment == index);
+            name.filter(|index| known(*index)).ok_or_else(|| {
+                status::invalid_field("deployment", "is not one of the decision's candidates")
+            })?
+        };
+        let usage = report.usage.as_ref().map(|usage| {
+            let tokens = Tokens {
+                input: usage.input_tokens,
+                cached_input: usage.cached_input_tokens,
+                output: usage.output_tokens,
+            };
+            (tokens, UsageSource::Provider)
+        });
+        let duration = duration("duration", report.duration)?;
+        engine::report(shared, &record, &Report {
+            deployment,
+            classified: classified(class, duration_opt("retry_after", report.retry_after)?),
+            class,
+            status: u16::try_from(report.status).unwrap_or(0),
+            ttft: duration_opt("ttft", report.ttft)?,
+            duration,
+            usage,
+        });
+        Ok(Response::new(ReportOutcomeResponse {}))
+    }
+
+    async fn explain_decision(
+        &self,
+        request: Request<ExplainDecisionRequest>,
+    ) -> Result<Response<ExplainDecisionResponse>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        let caller = Caller::authenticate(&self.worker.shared, api_key(&headers));
+        let tenant = caller.map_err(|error| refuse::local(&error))?.tenant();
+        let record = find(&self.worker, &request.get_ref().decision_id, tenant.as_deref())?;
+        let decision = convert::decision(&self.worker.shared, &record.lock());
+        Ok(Response::new(ExplainDecisionResponse { decision: Some(decision) }))
+    }
+
+    type WatchRoutesStream = Pin<Box<dyn Stream<Item = Result<WatchRoutesResponse, Status>> + Send>>;
+
+    async fn watch_routes(
+        &self,
+        request: Request<WatchRoutesRequest>,
+    ) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        Caller::authenticate(&self.worker.shared, api_key(&headers)).map_err(|error| refuse::local(&error))?;
+        let models = request.into_inner().models;
+        Ok(Response::new(Box::pin(watch::routes(Arc::clone(&self.worker.shared), models))))
+    }
+}
+
+type Kept = Arc<parking_lot::Mutex<DecisionRecord>>;
+
+/// A decision of the caller; those of others are not there for it.
+fn find(worker: &Worker, id: &str, tenant: Option<&str>) -> Result<Kept, Status> {
+    if id.is_empty() {
+        return Err(status::invalid_field("decision_id", "is required"));
+    }
+    let record = worker.shared.decisions.get(id);
+    let record = record.filter(|record| tenant.is_none() || record.lock().tenant.as_deref() == tenant);
+    record.ok_or_else(|| status::not_found("decision", id))
+}
+
+fn reported_class(report: &ReportOutcomeRequest) -> Result<trunkline_routing::classify::OutcomeClass, Status> {
+    let given = WireOutcome::try_from(report.outcome)
+        .map_err(|_| status::invalid_field("outcome", "is not a known OutcomeClass"))?;
+    if let Some(class) = outcome(given) {
+        return Ok(class);
+    }
+    let status = u16::try_from(report.status).ok().filter(|status| (100..600).contains(status));
+    let status = status.ok_or_else(|| {
+        status::invalid_field("outcome", "give an outcome, or a status from 100 to 599 to be classified")
+    })?;
+    Ok(trunkline_routing::classify::classify(status, &ErrorFields::default(), None).class)
+}
+
+fn duration_opt(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
+    given
+        .map(|given| Duration::try_from(given).map_err(|_| status::invalid_field(field, "must not be negative")))
+        .transpose()
+}
+
+fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Duration, Status> {
+    Ok(duration_opt(field, given)?.unwrap_or_default())
+}
+
+/// The caller's deadline, as gRPC writes it: digits and a unit.
+fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_in_all_units() {
+        let read = |text: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            grpc_timeout(&metadata)
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(read("123456789S"), None);
+        assert_eq!(read("S"), None);
+        assert_eq!(read("5x"), None);
+    }
+}

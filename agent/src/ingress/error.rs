@@ -1,0 +1,211 @@
+//! Errors as OpenAI's clients expect them: one file says which status, type and code.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, header::RETRY_AFTER};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use super::answer::AgentBody;
+use crate::{
+    engine::{FailedAttempt, Refusal},
+    openai::scan::ScanError,
+};
+
+/// An error of our own, not a provider's.
+#[derive(Debug)]
+pub(crate) struct LocalError {
+    pub(crate) status: StatusCode,
+    pub(crate) kind: &'static str,
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    pub(crate) param: Option<String>,
+    about: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+    /// Tells the official clients not to try again: we did.
+    pub(crate) final_answer: bool,
+}
+
+impl LocalError {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { status, kind, code, message, param: None, about: None, retry_after: None, final_answer: false }
+    }
+
+    fn invalid(code: &'static str, message: impl Into<String>, param: &str) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
+        Self { param: Some(param.to_owned()), ..error }
+    }
+
+    pub(crate) fn key(presented: bool) -> Self {
+        let message = if presented {
+            "the API key is not one of those configured in api_keys"
+        } else {
+            "an API key is needed: send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'"
+        };
+        Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let message = format!("the request body is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "request_too_large", message)
+    }
+
+    pub(crate) fn body_broke_off() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_request_error",
+            "invalid_body",
+            "the request body ended before it was complete",
+        )
+    }
+
+    pub(crate) fn scan(error: &ScanError) -> Self {
+        match error {
+            ScanError::WrongType { field, .. } => Self::invalid("invalid_type", error.to_string(), field),
+            ScanError::NotAnObject
+            | ScanError::Syntax { .. }
+            | ScanError::NotUtf8 { .. }
+            | ScanError::TooDeep { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_json", error.to_string())
+            }
+        }
+    }
+
+    pub(crate) fn missing(field: &str) -> Self {
+        Self::invalid("missing_required_parameter", format!("the field '{field}' is required"), field)
+    }
+
+    pub(crate) fn knob(header: &str, problem: &str) -> Self {
+        Self::invalid("invalid_header", format!("header '{header}': {problem}"), header)
+    }
+
+    pub(crate) fn unknown_model(model: &str) -> Self {
+        let error = Self::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            "model_not_found",
+            format!("the model '{model}' is neither a virtual model nor a 'provider/deployment'; GET /v1/models lists them"),
+        );
+        Self { param: Some("model".to_owned()), about: Some(model.to_owned()), ..error }
+    }
+
+    pub(crate) fn forbidden_model(model: &str) -> Self {
+        let error = Self::new(
+            StatusCode::FORBIDDEN,
+            "permission_error",
+            "model_not_allowed",
+            format!("this API key may not use the model '{model}'; allowed_models of the key names what it may"),
+        );
+        Self { param: Some("model".to_owned()), ..error }
+    }
+
+    pub(crate) fn not_ready() -> Self {
+        let error = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable_error",
+            "not_ready",
+            "no routing table was loaded yet: the control plane was not reached, and nothing is on disk",
+        );
+        Self { retry_after: Some(Duration::from_secs(1)), ..error }
+    }
+
+    pub(crate) fn unknown_path(path: &str) -> Self {
+        let message = format!(
+            "there is nothing at '{path}'; there are POST /v1/chat/completions, /v1/completions, /v1/embeddings and GET /v1/models"
+        );
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
+    }
+
+    pub(crate) fn method(allowed: &str) -> Self {
+        let message = format!("this path takes {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
+    }
+
+    /// A refusal of the engine; None: the provider's own answer is to be passed on.
+    pub(crate) fn refusal(refusal: &Refusal) -> Option<Self> {
+        let (status, code, message, retry_after) = match refusal {
+            Refusal::Upstream(_) => return None,
+            Refusal::Exhausted { retry_after, rate_limited: true } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "every target asked for fewer requests; x-trunkline-attempts lists them",
+                *retry_after,
+            ),
+            Refusal::Exhausted { retry_after, rate_limited: false } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_exhausted",
+                "every attempt that was allowed failed; x-trunkline-attempts lists them",
+                *retry_after,
+            ),
+            Refusal::NoTarget { retry_after } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_target",
+                "no target can take this request now; ExplainDecision tells why for the id in x-trunkline-decision",
+                *retry_after,
+            ),
+            Refusal::Deadline => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "deadline_exceeded",
+                "no answer came within the deadline of the virtual model or of x-trunkline-timeout-ms",
+                None,
+            ),
+        };
+        let error = Self::new(status, "upstream_error", code, message);
+        Some(Self { retry_after, final_answer: true, ..error })
+    }
+
+    /// The model that an error is about.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.about.as_deref()
+    }
+
+    /// As a response.
+    pub(crate) fn response(&self) -> Response<AgentBody> {
+        let body = json!({"error": {
+            "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
+        }});
+        let mut response = json_response(self.status, &body);
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after.map(|wait| wait.as_secs_f64().ceil().max(1.0) as u64) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.final_answer {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        response
+    }
+}
+
+/// What a provider said, as it said it; an error that hid in a 200 gets the status it
+/// stands for.
+pub(crate) fn upstream_response(failed: &FailedAttempt) -> Response<AgentBody> {
+    if failed.status >= 400 && !failed.error.fields().is_empty() {
+        let mut response = Response::new(AgentBody::Full(Full::new(failed.body.clone())));
+        *response.status_mut() = StatusCode::from_u16(failed.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let json = HeaderValue::from_static("application/json");
+        let kind = failed.headers.get(CONTENT_TYPE).cloned().unwrap_or(json);
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        return response;
+    }
+    let fields = failed.error.fields();
+    let stands_for = fields.numeric_code().or_else(|| (failed.status >= 400).then_some(failed.status));
+    let status = StatusCode::from_u16(stands_for.unwrap_or(400)).unwrap_or(StatusCode::BAD_GATEWAY);
+    let message = fields.message.unwrap_or("the provider refused the request without saying why");
+    let body = json!({"error": {
+        "message": message,
+        "type": fields.kind.unwrap_or("upstream_error"),
+        "param": fields.param,
+        "code": fields.code.unwrap_or(failed.classified.class.name()),
+    }});
+    json_response(status, &body)
+}
+
+/// A response with a JSON body.
+pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response<AgentBody> {
+    let mut response = Response::new(AgentBody::Full(Full::new(Bytes::from(body.to_string()))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

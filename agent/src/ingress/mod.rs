@@ -1,0 +1,15 @@
+//! What apps connect to: OpenAI-compatible HTTP and gRPC on one port.
+
+mod accept;
+mod answer;
+mod caller;
+mod error;
+mod http_api;
+mod knobs;
+
+pub(crate) use self::{
+    accept::{Listeners, serve},
+    caller::{Admitted, Caller},
+    error::LocalError,
+    knobs::api_key,
+};

@@ -1,0 +1,64 @@
+//! The agent as a process of its own.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use trunkline_agent::{
+    Options,
+    config::{Flags, LogFormat},
+    start,
+};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(flags) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("read --log {}", flags.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match flags.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(flags.into()))
+}
+
+async fn serve(options: Options) -> anyhow::Result<ExitCode> {
+    let shutdown = CancellationToken::new();
+    let running = match start(options, shutdown.clone()).await {
+        Ok(running) => running,
+        Err(error) => {
+            tracing::error!("start agent: {error}");
+            return Ok(if error.is_input() { ExitCode::from(2) } else { ExitCode::FAILURE });
+        }
+    };
+    announce("agent", running.listen);
+    announce("agent-ops", running.ops_listen);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        biased;
+        // Either asks for the same.
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+    }
+    shutdown.cancel();
+    running.wait().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::print_stdout, reason = "the bound address is what others read from stdout")]
+fn announce(role: &str, address: std::net::SocketAddr) {
+    println!("listening {role} http://{address}");
+}

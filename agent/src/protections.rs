@@ -1,0 +1,148 @@
+//! Tells the control plane which protections are active, as a state: newest only.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use trunkline_proto::types::v1::{
+    BreakerState, LocalBreaker, Protection, Quarantine, RateGate, protection::Kind,
+};
+use trunkline_routing::{
+    breaker::{State, ramp_percent},
+    registry::{BreakerView, Forced},
+    time::Timestamp,
+};
+
+use crate::{control::Verdicts, shared::Shared};
+
+/// Time alone changes states too (an open breaker becomes half-open); they are looked
+/// at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Publishes the active protections whenever they change.
+pub(crate) async fn publish(
+    shared: Arc<Shared>,
+    out: watch::Sender<Arc<Vec<Protection>>>,
+    shutdown: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            // Nobody listens after the stop.
+            () = shutdown.cancelled() => return,
+            () = shared.protections_changed.notified() => {}
+            _ = ticks.tick() => {}
+        }
+        let next = active(&shared);
+        out.send_if_modified(|current| {
+            let changed = !same_states(current, &next);
+            if changed {
+                *current = Arc::new(next);
+            }
+            changed
+        });
+    }
+}
+
+/// Whether two lists say the same but for the time that is left.
+fn same_states(a: &[Protection], b: &[Protection]) -> bool {
+    let plain = |protection: &Protection| {
+        let mut protection = protection.clone();
+        match &mut protection.kind {
+            Some(Kind::Breaker(breaker)) => breaker.remaining = None,
+            Some(Kind::RateGate(gate)) => gate.remaining = None,
+            Some(Kind::Quarantine(quarantine)) => quarantine.remaining = None,
+            None => {}
+        }
+        protection
+    };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| plain(a) == plain(b))
+}
+
+fn active(shared: &Shared) -> Vec<Protection> {
+    let now = shared.clock.now();
+    let (deployments, accounts) = shared.registry.lock().protections(now);
+    let mut all = Vec::new();
+    for one in deployments {
+        let subject = one.deployment.to_string();
+        let mut push = |kind| all.push(Protection { subject: subject.clone(), kind: Some(kind) });
+        if one.breaker.state != State::Closed {
+            push(Kind::Breaker(breaker(&one.breaker, now)));
+        }
+        if let Some(until) = one.gate {
+            push(Kind::RateGate(RateGate { remaining: remaining(until, now) }));
+        }
+        if let Some((reason, until)) = one.quarantine {
+            let remaining = remaining(until, now);
+            push(Kind::Quarantine(Quarantine { reason: reason.describe().to_owned(), remaining }));
+        }
+    }
+    all.extend(accounts.into_iter().map(|account| {
+        let (reason, until) = account.quarantine;
+        let quarantine = Quarantine { reason: reason.describe().to_owned(), remaining: remaining(until, now) };
+        Protection { subject: account.provider.to_string(), kind: Some(Kind::Quarantine(quarantine)) }
+    }));
+    all
+}
+
+fn remaining(until: Timestamp, now: Timestamp) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(until.since(now)).ok()
+}
+
+/// The state that is shown for a breaker; an operator's word rules.
+pub(crate) fn state(view: &BreakerView) -> BreakerState {
+    match (view.forced, view.state) {
+        (Some(Forced::Open), _) => BreakerState::ForcedOpen,
+        (Some(Forced::Closed), _) => BreakerState::ForcedClosed,
+        (None, State::Closed) => BreakerState::Closed,
+        (None, State::Open { .. }) => BreakerState::Open,
+        (None, State::HalfOpen { .. }) => BreakerState::HalfOpen,
+        (None, State::Ramping { .. }) => BreakerState::Ramping,
+    }
+}
+
+fn breaker(view: &BreakerView, now: Timestamp) -> LocalBreaker {
+    let mut shown = LocalBreaker {
+        state: state(&BreakerView { forced: None, ..*view }).into(),
+        openings: view.openings,
+        ..LocalBreaker::default()
+    };
+    match view.state {
+        State::Open { until, trip } => {
+            trip.describe().clone_into(&mut shown.reason);
+            shown.remaining = remaining(until, now);
+        }
+        State::Ramping { step, .. } => shown.admit_percent = ramp_percent(step).into(),
+        State::Closed | State::HalfOpen { .. } => {}
+    }
+    shown
+}
+
+/// Hands the operators' verdicts to the registry whenever they change.
+pub(crate) async fn obey(
+    shared: Arc<Shared>,
+    mut verdicts: watch::Receiver<Arc<Verdicts>>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        {
+            let newest = Arc::clone(&verdicts.borrow_and_update());
+            let now = shared.clock.now();
+            let all = newest.iter().map(|(deployment, verdict)| {
+                let forced = if verdict.forced_open { Forced::Open } else { Forced::Closed };
+                (deployment, forced, verdict.expires.map(|at| shared.clock.at(at.into_std())))
+            });
+            shared.registry.lock().set_forced(all, now);
+            shared.protections_changed.notify_one();
+        }
+        tokio::select! {
+            biased;
+            // Nothing to obey after the stop.
+            () = shutdown.cancelled() => return,
+            changed = verdicts.changed() => if changed.is_err() { return },
+            // A new table may hold deployments that a verdict is about.
+            () = shared.snapshot_changed.notified() => {}
+        }
+    }
+}

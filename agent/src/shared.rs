@@ -1,0 +1,149 @@
+//! What all workers of an agent share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use trunkline_routing::registry::Registry;
+
+use crate::{
+    clock::Clock,
+    control::{LoadedTable, Recorder},
+    credentials::Credentials,
+    decisions::Decisions,
+    metrics::Metrics,
+    snapshot::Snapshot,
+};
+
+/// The state of the agent. The registry's lock is held for a few hundred nanoseconds
+/// at a time and never across an await.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Time.
+    pub(crate) clock: Clock,
+    /// What is known of targets.
+    pub(crate) registry: Mutex<Registry>,
+    snapshot: ArcSwapOption<Snapshot>,
+    /// Keys for providers.
+    pub(crate) credentials: Arc<Credentials>,
+    /// Telemetry.
+    pub(crate) recorder: Arc<Recorder>,
+    /// The newest decisions.
+    pub(crate) decisions: Decisions,
+    /// For `/metrics`.
+    pub(crate) metrics: Metrics,
+    /// Woken when a protection may have changed.
+    pub(crate) protections_changed: Notify,
+    /// Woken when another table is in use.
+    pub(crate) snapshot_changed: Notify,
+    /// Set when the agent drains.
+    pub(crate) draining: CancellationToken,
+    in_flight: Arc<AtomicU32>,
+    next_id: AtomicU64,
+    id_prefix: u32,
+}
+
+/// Counts a request as being served until it is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<AtomicU32>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// An agent that has no table yet.
+    pub(crate) fn new(recorder: Arc<Recorder>, draining: CancellationToken) -> Self {
+        Self {
+            clock: Clock::start(),
+            registry: Mutex::new(Registry::new()),
+            snapshot: ArcSwapOption::empty(),
+            credentials: Arc::new(Credentials::new()),
+            recorder,
+            decisions: Decisions::default(),
+            metrics: Metrics::new(),
+            protections_changed: Notify::new(),
+            snapshot_changed: Notify::new(),
+            draining,
+            in_flight: Arc::new(AtomicU32::new(0)),
+            next_id: AtomicU64::new(1),
+            id_prefix: rand::random(),
+        }
+    }
+
+    /// The table in use. None: none was loaded yet.
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full()
+    }
+
+    /// Uses another table from now on. Requests under way keep theirs.
+    pub(crate) fn load(&self, loaded: Arc<LoadedTable>) {
+        let missing = self.credentials.missing(&loaded.table);
+        let binding = {
+            let mut registry = self.registry.lock();
+            let binding = registry.bind(&loaded.table, self.clock.now());
+            registry.set_missing_credentials(&missing);
+            binding
+        };
+        self.snapshot.store(Some(Arc::new(Snapshot::new(loaded, binding))));
+        self.snapshot_changed.notify_waiters();
+        self.protections_changed.notify_one();
+    }
+
+    /// Counts a request until the guard is dropped.
+    pub(crate) fn enter(&self) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(&self.in_flight))
+    }
+
+    /// The counter of requests being served, for heartbeats.
+    pub(crate) fn in_flight_counter(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.in_flight)
+    }
+
+    /// Requests being served.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A name for a decision: unique in this process, and almost surely elsewhere.
+    pub(crate) fn next_decision_id(&self) -> String {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}{number:010x}", self.id_prefix)
+    }
+}
+
+/// Looks for credentials that came or went, once in a while.
+pub(crate) async fn watch_credentials(shared: Arc<Shared>, shutdown: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(2);
+    let mut ticks = tokio::time::interval(EVERY);
+    let mut before: Vec<String> = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            // Stopping first: there is nothing to finish.
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(snapshot) = shared.snapshot() else { continue };
+        let missing = shared.credentials.missing(snapshot.table());
+        if missing != before {
+            shared.registry.lock().set_missing_credentials(&missing);
+            shared.protections_changed.notify_one();
+            if !missing.is_empty() {
+                tracing::warn!(providers = ?missing, "credentials can't be resolved; their providers get no requests");
+            }
+            before = missing;
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Puts an agent together and takes it down again: listeners, workers, control-plane
+//! streams; then drain, flush, stop.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::server::{HealthReporter, HealthService};
+use trunkline_proto::document;
+use trunkline_routing::table::Version;
+
+use crate::{
+    config::Options,
+    control::{
+        self, Cache, Identity, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts, run_sync,
+        run_telemetry,
+    },
+    engine::Worker,
+    grpc, ingress, ops, protections,
+    shared::{Shared, watch_credentials},
+    upstream::{self, Upstream},
+};
+
+/// Requests under way may take this long after a stop was asked for.
+const DRAIN_WITHIN: Duration = Duration::from_secs(600);
+/// Until the control plane says how often to report.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Kept connections that are too old are closed this often.
+const EVICT_EVERY: Duration = Duration::from_secs(10);
+
+/// Why an agent did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Apps beyond this machine could use every key.
+    #[error(
+        "--listen {0} is beyond loopback, and this version has no TLS; listen on 127.0.0.1, or say --insecure where the network is trusted"
+    )]
+    Exposed(SocketAddr),
+    /// The address can't be used.
+    #[error("listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The data directory can't be used.
+    #[error("use data directory {path}: {error}", path = .0.display(), error = .1)]
+    DataDirectory(PathBuf, #[source] io::Error),
+    /// The static configuration can't be read.
+    #[error("read {path}: {error}", path = .0.display(), error = .1)]
+    ReadStatic(PathBuf, #[source] io::Error),
+    /// The static configuration is wrong.
+    #[error("{path}:\n{problems}", path = .0.display(), problems = .1)]
+    Static(PathBuf, String),
+    /// The control plane's URL is none.
+    #[error("--control-plane {0}: {1}")]
+    ControlPlane(String, #[source] tonic::transport::Error),
+    /// TLS can't be set up.
+    #[error("set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Reflection can't be set up.
+    #[error("set up reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A worker thread can't be started.
+    #[error("start a worker: {0}")]
+    Worker(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether the operator's input is wrong, and not the machine.
+    pub const fn is_input(&self) -> bool {
+        matches!(self, Self::Exposed(_) | Self::Static(..) | Self::ControlPlane(..))
+    }
+}
+
+/// An agent that serves. Stop it by the token it was started with.
+#[derive(Debug)]
+pub struct Running {
+    /// Where apps reach it.
+    pub listen: SocketAddr,
+    /// Where operators reach it.
+    pub ops_listen: SocketAddr,
+    /// Its stable name.
+    pub agent_id: String,
+    stopped: oneshot::Receiver<()>,
+}
+
+impl Running {
+    /// Returns when the agent was stopped: requests finished, telemetry flushed.
+    pub async fn wait(self) {
+        // The sender is dropped at the end, also of a panic.
+        let _: Result<(), oneshot::error::RecvError> = self.stopped.await;
+    }
+}
+
+/// Starts an agent. It serves when this returns; `shutdown` drains it.
+///
+/// # Errors
+/// Why it can't serve; nothing is left running then.
+pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Running, StartError> {
+    for address in [options.listen, options.ops_listen] {
+        if !address.ip().is_loopback() && !options.insecure {
+            return Err(StartError::Exposed(address));
+        }
+    }
+    let listeners = ingress::Listeners::bind(options.listen, options.workers.max(1))
+        .map_err(|error| StartError::Listen(options.listen, error))?;
+    let ops = TcpListener::bind(options.ops_listen)
+        .await
+        .map_err(|error| StartError::Listen(options.ops_listen, error))?;
+    let ops_listen = ops.local_addr().map_err(|error| StartError::Listen(options.ops_listen, error))?;
+    let listen = listeners.address;
+    let identity = identity(&options, listen)?;
+    let tables = tables(&options)?;
+    let draining = CancellationToken::new();
+    let recorder = Arc::new(Recorder::new());
+    let shared = Arc::new(Shared::new(Arc::clone(&recorder), draining.clone()));
+    if let Some(loaded) = tables.newest() {
+        shared.load(loaded);
+    }
+    let reporter = HealthReporter::new();
+    reporter.set_serving::<trunkline_proto::routing::v1::routing_service_server::RoutingServiceServer<grpc::Routing>>().await;
+    let workers = workers(&shared, listeners, &reporter)?;
+
+    let agent = Agent {
+        background: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        stop_telemetry: CancellationToken::new(),
+        shared,
+        workers,
+        reporter,
+    };
+    agent.background.spawn(ops::serve(Arc::clone(&agent.shared), ops, agent.stop.clone()));
+    agent.follow_tables(&tables);
+    agent.background.spawn(watch_credentials(Arc::clone(&agent.shared), agent.stop.clone()));
+    agent.connect(&options, &identity, tables, recorder)?;
+    let (done, stopped) = oneshot::channel();
+    tokio::spawn(agent.run(shutdown, done));
+    Ok(Running { listen, ops_listen, agent_id: identity.agent_id.clone(), stopped })
+}
+
+fn identity(options: &Options, listen: SocketAddr) -> Result<Arc<Identity>, StartError> {
+    let advertise = options.advertise.clone().unwrap_or_else(|| format!("http://{listen}"));
+    let mut identity = Identity::load(&options.data_dir, advertise)
+        .map_err(|error| StartError::DataDirectory(options.data_dir.clone(), error))?;
+    if let Some(agent_id) = &options.agent_id {
+        identity.agent_id.clone_from(agent_id);
+    }
+    Ok(Arc::new(identity))
+}
+
+/// The table from the static file, or else from disk.
+fn tables(options: &Options) -> Result<Arc<TableStore>, StartError> {
+    let Some(path) = &options.static_config else {
+        let tables = TableStore::new(Some(Cache::new(options.data_dir.clone())));
+        tables.load_cache();
+        return Ok(Arc::new(tables));
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| StartError::ReadStatic(path.clone(), error))?;
+    let wrong = |problems: String| StartError::Static(path.clone(), problems);
+    let config = document::load_and_check(&text).map_err(|error| wrong(error.to_string()))?;
+    let tables = TableStore::new(None);
+    let version = Version { epoch: "static".to_owned(), revision: 1 };
+    tables.install(version, config).map_err(|problems| wrong(problems.to_string()))?;
+    Ok(Arc::new(tables))
+}
+
+/// One thread with its own runtime, socket and upstream connections per worker: a
+/// request never leaves the thread that accepted it.
+fn workers(
+    shared: &Arc<Shared>,
+    listeners: ingress::Listeners,
+    reporter: &HealthReporter,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let tls = upstream::client_config()?;
+    let mut threads = Vec::new();
+    for (number, socket) in listeners.sockets.into_iter().enumerate() {
+        let worker =
+            Arc::new(Worker { shared: Arc::clone(shared), upstream: Upstream::new(Arc::clone(&tls)) });
+        let routes = grpc::routes(&worker, HealthService::from_health_reporter(reporter.clone()))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
+        let draining = shared.draining.clone();
+        let serve = async move {
+            let Ok(listener) = TcpListener::from_std(socket) else { return };
+            tokio::spawn(evict(Arc::clone(&worker), draining.clone()));
+            ingress::serve(Arc::clone(&worker), listener, routes, draining).await;
+        };
+        let name = format!("worker-{number}");
+        let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(serve));
+        threads.push(thread.map_err(StartError::Worker)?);
+    }
+    Ok(threads)
+}
+
+async fn evict(worker: Arc<Worker>, draining: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVICT_EVERY);
+    while draining.run_until_cancelled(ticks.tick()).await.is_some() {
+        worker.upstream.evict_idle();
+    }
+}
+
+/// What must be taken down in order.
+struct Agent {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    background: TaskTracker,
+    stop: CancellationToken,
+    stop_telemetry: CancellationToken,
+    reporter: HealthReporter,
+}
+
+impl Agent {
+    /// Uses each table that comes in.
+    fn follow_tables(&self, tables: &TableStore) {
+        let mut newest = tables.subscribe();
+        let shared = Arc::clone(&self.shared);
+        let stop = self.stop.clone();
+        // The one at hand is in use already.
+        newest.borrow_and_update();
+        self.background.spawn(async move {
+            while let Some(Ok(())) = stop.run_until_cancelled(newest.changed()).await {
+                let loaded = newest.borrow_and_update().clone();
+                if let Some(loaded) = loaded {
+                    tracing::info!(revision = loaded.table.version.revision, "routing table in use");
+                    shared.load(loaded);
+                }
+            }
+        });
+    }
+
+    /// Streams to and from the control plane, if there is one.
+    fn connect(
+        &self,
+        options: &Options,
+        identity: &Arc<Identity>,
+        tables: Arc<TableStore>,
+        recorder: Arc<Recorder>,
+    ) -> Result<(), StartError> {
+        let Some(url) = &options.control_plane else { return Ok(()) };
+        let channel =
+            control::channel(url).map_err(|error| StartError::ControlPlane(url.clone(), error))?;
+        let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
+        let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
+        let (interval_in, interval_out) = watch::channel(REPORT_INTERVAL);
+        let sync = SyncContext {
+            channel: channel.clone(),
+            identity: Arc::clone(identity),
+            tables: Arc::clone(&tables),
+            credentials: Arc::clone(&self.shared.credentials),
+            recorder: Arc::clone(&recorder),
+            protections: protections_out,
+            verdicts: verdicts_in,
+            report_interval: interval_in,
+            in_flight: self.shared.in_flight_counter(),
+        };
+        let telemetry = TelemetryContext {
+            channel,
+            identity: Arc::clone(identity),
+            recorder,
+            tables,
+            report_interval: interval_out,
+        };
+        let shared = || Arc::clone(&self.shared);
+        self.background.spawn(run_sync(sync, self.stop.clone()));
+        self.background.spawn(run_telemetry(telemetry, self.stop_telemetry.clone()));
+        self.background.spawn(protections::publish(shared(), protections_in, self.stop.clone()));
+        self.background.spawn(protections::obey(shared(), verdicts_out, self.stop.clone()));
+        Ok(())
+    }
+
+    /// Serves until `shutdown`; then: not ready, accept nothing, let requests finish,
+    /// flush telemetry, stop.
+    async fn run(self, shutdown: CancellationToken, done: oneshot::Sender<()>) {
+        shutdown.cancelled().await;
+        tracing::info!(in_flight = self.shared.in_flight(), "draining");
+        self.reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        self.shared.draining.cancel();
+        let workers = self.workers;
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                if worker.join().is_err() {
+                    tracing::error!("a worker thread panicked");
+                }
+            }
+        });
+        if tokio::time::timeout(DRAIN_WITHIN, joined).await.is_err() {
+            tracing::warn!("requests were still running when the time to drain was up");
+        }
+        self.stop_telemetry.cancel();
+        self.background.close();
+        // Telemetry ends by itself within seconds; then the streams may go.
+        self.stop.cancel();
+        self.background.wait().await;
+        tracing::info!("stopped");
+        drop(done);
+    }
+}
