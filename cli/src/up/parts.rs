@@ -5,7 +5,6 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
-    thread,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -62,10 +61,7 @@ impl Parts {
         &mut self,
         args: &UpArgs,
         control_plane: SocketAddr,
-    ) -> anyhow::Result<Listening> {
-        // Agents with tls to providers need it installed once per process; a second
-        // `install_default` finds the first one's in place.
-        rustls::crypto::ring::default_provider().install_default().ok();
+    ) -> Result<Listening, Failure> {
         let options = trunkline_agent::Options {
             listen: args.listen,
             ops_listen: args.ops_listen,
@@ -75,12 +71,21 @@ impl Parts {
             advertise: None,
             static_config: None,
             insecure: args.insecure,
-            workers: thread::available_parallelism().map_or(1, usize::from),
+            workers: trunkline_agent::default_workers(),
         };
         let stop = self.agent.stop.clone();
-        let running = trunkline_agent::start(options, stop).await.context("start the agent")?;
+        let running = trunkline_agent::start(options, stop).await.map_err(|error| {
+            if error.is_input() {
+                Failure::wrong_input(error)
+            } else {
+                anyhow::Error::new(error).context("start the agent").into()
+            }
+        })?;
         let listening = Listening { main: running.listen, ops: running.ops_listen };
-        self.agent.run(async move { running.wait().await.context("run the agent") });
+        self.agent.run(async move {
+            running.wait().await;
+            Ok(())
+        });
         Ok(listening)
     }
 
