@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+pub mod baseline;
 pub mod breaker;
 pub mod bucket;
 pub mod classify;

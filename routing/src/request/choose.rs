@@ -7,6 +7,7 @@ use rand_core::Rng;
 
 use super::{Context, ROUND_BACKOFF_BASE, ROUND_BACKOFF_MAX, Request};
 use crate::{
+    baseline::draw,
     decide::{Route, apply_shares},
     eligibility, math,
     registry::{Block, Health},
@@ -221,17 +222,6 @@ impl Request {
         }
         context.registry.bucket().spend()
     }
-}
-
-/// A draw by weight.
-fn draw(weights: &[u32], rng: &mut impl Rng) -> Option<usize> {
-    let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let mut point = (math::unit(rng) * total as f64) as u64;
-    weights.iter().position(|weight| {
-        let hit = point < u64::from(*weight);
-        point = point.saturating_sub((*weight).into());
-        hit
-    })
 }
 
 /// All targets, tier by tier.

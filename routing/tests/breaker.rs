@@ -1,0 +1,115 @@
+//! The breaker under any sequence of events.
+
+use std::time::Duration;
+
+use proptest::{collection::vec, prelude::*};
+use rand::{SeedableRng, rngs::StdRng};
+use trunkline_routing::{
+    breaker::{Admission, Breaker, Sample, State},
+    table::BreakerPolicy,
+    time::Timestamp,
+};
+
+/// As long as the breaker holds a probe's place.
+const LEASE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Pass(u64),
+    Begin,
+    /// The oldest, or newest, attempt under way ends.
+    End {
+        oldest: bool,
+        sample: Sample,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let sample = prop_oneof![
+        Just(Sample::Success),
+        Just(Sample::Failure),
+        Just(Sample::RatioFailure),
+        Just(Sample::RateLimited),
+        Just(Sample::Neutral),
+    ];
+    prop_oneof![
+        (0_u64..8_000).prop_map(Event::Pass),
+        Just(Event::Begin),
+        Just(Event::Begin),
+        (any::<bool>(), sample).prop_map(|(oldest, sample)| Event::End { oldest, sample }),
+    ]
+}
+
+struct World {
+    breaker: Breaker,
+    now: Timestamp,
+    rng: StdRng,
+    /// Epoch, whether it is a probe, and its start.
+    under_way: Vec<(u64, bool, Timestamp)>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            breaker: Breaker::new(BreakerPolicy::default(), 1, Timestamp::ZERO),
+            now: Timestamp::ZERO,
+            rng: StdRng::seed_from_u64(3),
+            under_way: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Pass(millis) => self.now = self.now + Duration::from_millis(millis),
+            Event::Begin if matches!(self.breaker.admission(self.now), Admission::Rejected { .. }) => {}
+            Event::Begin => {
+                let (epoch, probe) = self.breaker.begin(self.now);
+                self.under_way.push((epoch, probe, self.now));
+            }
+            Event::End { .. } if self.under_way.is_empty() => {}
+            Event::End { oldest, sample } => {
+                let at = if oldest { 0 } else { self.under_way.len() - 1 };
+                let (epoch, probe, _) = self.under_way.remove(at);
+                self.breaker.record(self.now, epoch, probe, sample, &mut self.rng);
+            }
+        }
+    }
+
+    /// Probes that hold a place: those of an opening that is over hold none.
+    fn probes(&self) -> usize {
+        let leased = |since: Timestamp| self.now.since(since) < LEASE;
+        self.under_way.iter().filter(|(_, probe, since)| *probe && leased(*since)).count()
+    }
+}
+
+proptest! {
+    #[test]
+    fn there_is_never_more_than_one_probe_at_a_time(events in vec(event(), 0..400)) {
+        let mut world = World::new();
+        for event in events {
+            world.apply(event);
+            prop_assert!(world.probes() <= 1, "{:?}", world.under_way);
+            if let State::HalfOpen { probe: Some(_), .. } = world.breaker.state(world.now) {
+                let rejected = matches!(world.breaker.admission(world.now), Admission::Rejected { .. });
+                prop_assert!(rejected);
+            }
+        }
+    }
+
+    #[test]
+    fn it_closes_within_minutes_once_failures_stop(events in vec(event(), 0..400)) {
+        let mut world = World::new();
+        for event in events {
+            world.apply(event);
+        }
+        // What was under way is never heard of again; from now on all is well.
+        let healed = world.now;
+        while world.breaker.state(world.now) != State::Closed {
+            world.apply(Event::Begin);
+            world.apply(Event::End { oldest: false, sample: Sample::Success });
+            world.apply(Event::Pass(100));
+            // Longest open time with its spread, a lost probe's lease, and the ramp.
+            prop_assert!(world.now.since(healed) < Duration::from_secs(72 + 30 + 30), "{:?}", world.breaker);
+        }
+    }
+}
