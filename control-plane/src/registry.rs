@@ -8,7 +8,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     admin::v1 as admin,
@@ -26,8 +25,6 @@ const DISCONNECTED_KEPT: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(crate) struct Registry {
     agents: Mutex<HashMap<String, Agent>>,
-    /// Counts changes that concern who is connected or which protections are active.
-    changes: watch::Sender<u64>,
 }
 
 /// No room for another agent.
@@ -62,7 +59,7 @@ pub(crate) struct Connection {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { agents: Mutex::default(), changes: watch::Sender::new(0) }
+        Self { agents: Mutex::default() }
     }
 
     /// Takes in an agent. An older stream of the same id is told to end.
@@ -91,8 +88,6 @@ impl Registry {
             agent_id.clone(),
             Agent { about, protections: Vec::new(), stream: Some(stream), seen: now },
         );
-        drop(agents);
-        self.changed();
         Ok(Connection { registry: Arc::clone(self), agent_id, number, superseded })
     }
 
@@ -139,15 +134,6 @@ impl Registry {
         all.sort_by(|one, other| (&one.0, &one.1.subject).cmp(&(&other.0, &other.1.subject)));
         all
     }
-
-    /// Woken when agents come or go or their protections change.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
-    }
 }
 
 impl Connection {
@@ -185,7 +171,6 @@ impl Connection {
     /// Replaces the agent's protections.
     pub(crate) fn protections(&self, protections: Vec<Protection>, now: SystemTime) {
         self.update(now, |agent| agent.protections = protections);
-        self.registry.changed();
     }
 
     fn update(&self, now: SystemTime, change: impl FnOnce(&mut Agent)) {
@@ -208,7 +193,6 @@ impl Drop for Connection {
             agent.about.state = admin::AgentState::Disconnected.into();
             agent.about.in_flight = 0;
         });
-        self.registry.changed();
     }
 }
 

@@ -1,4 +1,5 @@
 //! AdminService over a real socket.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failure of the test")]
 
 mod support;
 
@@ -30,8 +31,8 @@ fn create(provider: Provider) -> CreateProviderRequest {
     CreateProviderRequest { provider: Some(provider), ..Default::default() }
 }
 
-fn mask(paths: &[&str]) -> Option<FieldMask> {
-    Some(FieldMask { paths: paths.iter().map(ToString::to_string).collect() })
+fn mask(paths: &[&str]) -> FieldMask {
+    FieldMask { paths: paths.iter().map(ToString::to_string).collect() }
 }
 
 fn reason(status: &Status) -> String {
@@ -50,12 +51,15 @@ async fn a_provider_is_created_changed_and_deleted() {
     assert_eq!(again.code(), Code::AlreadyExists);
 
     let given = Provider { region: "eu".into(), ..stored.clone() };
-    let update =
-        UpdateProviderRequest { provider: Some(given), update_mask: mask(&["region"]), ..Default::default() };
+    let update = UpdateProviderRequest {
+        provider: Some(given),
+        update_mask: Some(mask(&["region"])),
+        ..Default::default()
+    };
     let updated = plane.admin.update_provider(update.clone()).await.unwrap().into_inner().provider.unwrap();
     assert_eq!((updated.region.as_str(), &updated.base_url), ("eu", &stored.base_url));
     assert_ne!(updated.etag, stored.etag);
-    let stale = UpdateProviderRequest { update_mask: mask(&["base_url"]), ..update };
+    let stale = UpdateProviderRequest { update_mask: Some(mask(&["base_url"])), ..update };
     let stale = plane.admin.update_provider(stale).await.unwrap_err();
     assert_eq!((stale.code(), reason(&stale).as_str()), (Code::Aborted, "ETAG_MISMATCH"));
 
@@ -160,7 +164,7 @@ async fn a_virtual_model_is_changed_by_mask_and_unknown_paths_are_refused() {
     };
     let request = |paths| UpdateVirtualModelRequest {
         virtual_model: Some(given.clone()),
-        update_mask: mask(paths),
+        update_mask: Some(mask(paths)),
         ..Default::default()
     };
     let updated =

@@ -1,4 +1,5 @@
 //! Sync and StreamReports over real sockets, with a scripted agent.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failure of the test")]
 
 mod support;
 
@@ -100,7 +101,7 @@ async fn an_agent_gets_a_snapshot_and_then_deltas() {
     let mut agent = Agent::connect(&plane, None).await;
     let snapshot = agent.update().await;
     assert!(snapshot.full && !snapshot.more);
-    let held = sync::apply(&Default::default(), snapshot.upserts.clone(), &[]);
+    let held = sync::apply(&trunkline_proto::admin::v1::Config::default(), snapshot.upserts.clone(), &[]);
     assert_eq!(held, plane.running.repository.state().config);
     agent.ack(&snapshot, None).await;
 

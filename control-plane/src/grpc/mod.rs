@@ -2,6 +2,7 @@
 
 mod admin;
 mod refuse;
+mod routing;
 mod sync;
 mod telemetry;
 
@@ -12,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 use trunkline_proto::{
     admin::v1::admin_service_server::AdminServiceServer, agent::v1::agent_service_server::AgentServiceServer,
+    routing::v1::routing_service_server::RoutingServiceServer,
     telemetry::v1::telemetry_service_server::TelemetryServiceServer, types::v1::Version,
 };
 
@@ -30,6 +32,9 @@ const ADMIN_BYTES_MAX: usize = 10 * 1024 * 1024 + 64 * 1024;
 
 /// Agents send small things; a report of 1,000 deployments has about 300 KB.
 const AGENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// A completion with images: it is refused here, but with the agents that take it.
+const ROUTING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A connection without traffic is asked after this time, and closed when it does not
 /// answer within the other: dead agents and their state go.
@@ -71,6 +76,9 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
     let telemetry = telemetry.max_decoding_message_size(AGENT_BYTES_MAX);
     let admin = AdminServiceServer::new(admin::Admin::new(Arc::clone(&context)));
     let admin = admin.max_decoding_message_size(ADMIN_BYTES_MAX);
+    let routing = RoutingServiceServer::new(routing::Routing::new(Arc::clone(&context)));
+    let routing = routing.max_decoding_message_size(ROUTING_BYTES_MAX);
+    health.set_serving::<RoutingServiceServer<routing::Routing>>().await;
     health.set_serving::<AgentServiceServer<sync::Agents>>().await;
     health.set_serving::<TelemetryServiceServer<telemetry::Telemetry>>().await;
     health.set_serving::<AdminServiceServer<admin::Admin>>().await;
@@ -82,7 +90,8 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
         .add_service(reflection().build_v1alpha()?)
         .add_service(agents)
         .add_service(telemetry)
-        .add_service(admin);
+        .add_service(admin)
+        .add_service(routing);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served =
         router.serve_with_incoming_shutdown(incoming, context.shutdown.clone().cancelled_owned()).await;

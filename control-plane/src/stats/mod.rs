@@ -53,13 +53,11 @@ impl Stats {
         wanted: impl Fn(&Key) -> bool,
     ) -> Vec<(Key, Totals)> {
         let counts = self.counts.lock();
-        match window {
-            Some(window) => counts.window.sum(window, Instant::now(), wanted),
-            None => {
-                let all = counts.totals.iter().filter(|(key, _)| wanted(key));
-                all.map(|(key, totals)| (key.clone(), totals.clone())).collect()
-            }
+        if let Some(window) = window {
+            return counts.window.sum(window, Instant::now(), wanted);
         }
+        let all = counts.totals.iter().filter(|(key, _)| wanted(key));
+        all.map(|(key, totals)| (key.clone(), totals.clone())).collect()
     }
 
     /// Whether requests for this virtual model reached a deployment within the last

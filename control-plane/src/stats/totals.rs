@@ -9,13 +9,13 @@ use trunkline_routing::histogram::{Histogram, Parts, SCALE};
 use super::Key;
 
 /// Outcome classes by number, `OUTCOME_CLASS_UNSPECIFIED` included.
-pub(super) const CLASSES: usize = 22;
+pub(crate) const CLASSES: usize = 22;
 
 /// Counts of one deployment under one virtual model. Adding is commutative and
 /// saturates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    pub(super) outcomes: [u64; CLASSES],
+    pub(crate) outcomes: [u64; CLASSES],
     pub(crate) input_tokens: u64,
     pub(crate) cached_input_tokens: u64,
     pub(crate) output_tokens: u64,

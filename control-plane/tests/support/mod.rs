@@ -1,4 +1,5 @@
 //! A control plane on loopback sockets, and clients for it.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use trunkline_proto::{
         SetBreakerResponse,
     },
     status,
-    types::v1::{BreakerState, Protection, protection::Kind},
+    types::v1::{BreakerState, LocalBreaker, Protection, protection::Kind},
 };
 
 use super::write::PRINCIPAL;
@@ -28,7 +28,7 @@ const TTL_MAX: Duration = Duration::from_hours(30 * 24);
 /// A sentence.
 const REASON_BYTES_MAX: usize = 256;
 
-pub(super) fn list(context: &Context, request: &ListBreakersRequest) -> ListBreakersResponse {
+pub(super) fn list(context: &Context, request: ListBreakersRequest) -> ListBreakersResponse {
     let state = context.repository.state();
     let verdicts = context.repository.verdicts();
     let mut names: BTreeSet<String> =
@@ -109,7 +109,7 @@ fn subject(protection: &AgentProtection) -> &str {
 
 fn describe(deployment: String, agents: Vec<AgentBreaker>, verdicts: &VerdictSet) -> Breaker {
     let verdict = verdicts.get(&deployment);
-    let reported = agents.iter().filter_map(|agent| agent.breaker.as_ref()).map(|breaker| breaker.state());
+    let reported = agents.iter().filter_map(|agent| agent.breaker.as_ref()).map(LocalBreaker::state);
     let worst = reported.max_by_key(|state| badness(*state)).unwrap_or(BreakerState::Closed);
     let state = verdict.as_ref().map_or(worst, |verdict| match verdict.state {
         VerdictState::ForcedOpen => BreakerState::ForcedOpen,

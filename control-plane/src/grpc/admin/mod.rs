@@ -181,7 +181,7 @@ impl AdminService for Admin {
         &self,
         request: Request<ListBreakersRequest>,
     ) -> Result<Response<ListBreakersResponse>, Status> {
-        Ok(Response::new(breakers::list(&self.context, request.get_ref())))
+        Ok(Response::new(breakers::list(&self.context, request.into_inner())))
     }
 
     async fn set_breaker(

@@ -176,13 +176,13 @@ pub(super) fn unused(
     config: &Config,
     kind: &str,
     name: &str,
-    uses: impl Fn(&str) -> bool,
+    names: impl Fn(&str) -> bool,
 ) -> Result<(), Status> {
     let users: Vec<_> = config
         .virtual_models
         .iter()
         .filter(|model| {
-            model.tiers.iter().flat_map(|tier| &tier.targets).any(|target| uses(&target.deployment))
+            model.tiers.iter().flat_map(|tier| &tier.targets).any(|target| names(&target.deployment))
         })
         .map(|model| model.name.as_str())
         .collect();

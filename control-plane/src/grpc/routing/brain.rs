@@ -1,0 +1,198 @@
+//! The control plane's own state of the decision core: turns, breakers and gates as
+//! its own callers know them, under what operators force.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tonic::Status;
+use trunkline_proto::{
+    convert::{candidates, exclusions, wire_strategy},
+    routing::v1::{RouteState, TargetState},
+    status,
+    types::v1::{BreakerState, Decision},
+};
+use trunkline_routing::{
+    breaker::State,
+    classify::Classified,
+    decide::{self, Route},
+    eligibility::Profile,
+    learn::learn,
+    registry::{Binding, BreakerView, Forced, Registry},
+    table::{Constraints, DeploymentIndex, Strategy, Target, Tier, Timeouts, VirtualModel},
+    time::Timestamp,
+};
+
+use crate::{
+    grpc::wire_version,
+    repository::{ConfigState, Repository, VerdictSet, VerdictState},
+};
+
+/// Bound to the newest configuration and verdicts.
+#[derive(Debug)]
+pub(super) struct Brain {
+    registry: Registry,
+    zero: Instant,
+    bound: Option<Bound>,
+}
+
+#[derive(Clone, Debug)]
+struct Bound {
+    state: Arc<ConfigState>,
+    verdicts: Arc<VerdictSet>,
+    binding: Arc<Binding>,
+}
+
+impl Brain {
+    pub(super) fn new() -> Self {
+        Self { registry: Registry::new(), zero: Instant::now(), bound: None }
+    }
+
+    /// Decides, and takes a turn.
+    pub(super) fn route(
+        &mut self,
+        repository: &Repository,
+        model: &str,
+        profile: &Profile,
+    ) -> Result<Decision, Status> {
+        let Bound { state, binding, .. } = self.bind(repository);
+        let table = &state.table;
+        let now = self.now();
+        let pin = table.deployment_by_name(model).map(|deployment| pinned(model, deployment));
+        let index = table.virtual_models.iter().position(|known| known.name.as_ref() == model);
+        let route = match (&pin, index) {
+            (Some(pin), _) => Route { model: pin, index: None },
+            (None, Some(index)) => Route { model: &table.virtual_models[index], index: Some(index) },
+            (None, None) => return Err(status::not_found("virtual model", model)),
+        };
+        let decision = decide::take(&mut self.registry, table, &binding, route, profile, now);
+        let breaker = |deployment| shown(&self.registry.breaker(&binding, deployment, now));
+        Ok(Decision {
+            decision_id: uuid::Uuid::new_v4().to_string(),
+            time: Some(SystemTime::now().into()),
+            model: model.to_owned(),
+            strategy: wire_strategy(route.model.strategy).into(),
+            version: Some(wire_version(&table.version)),
+            candidates: candidates(table, &decision, breaker),
+            excluded: exclusions(table, &decision),
+            ..Decision::default()
+        })
+    }
+
+    /// Takes in what came of a call; the answer is whether a breaker opened.
+    pub(super) fn learn(&mut self, repository: &Repository, deployment: &str, outcome: &Classified) -> bool {
+        let Bound { state, binding, .. } = self.bind(repository);
+        let now = self.now();
+        let Some(deployment) = state.table.deployment_by_name(deployment) else { return false };
+        let ticket = self.registry.begin(&binding, deployment, now, 0);
+        let opened = learn(&mut self.registry, ticket, now, outcome, &mut rand::rng());
+        self.registry.release(ticket);
+        opened
+    }
+
+    /// The distribution of the virtual models that `wanted` accepts, by name.
+    pub(super) fn routes(
+        &mut self,
+        repository: &Repository,
+        wanted: impl Fn(&str) -> bool,
+    ) -> (Arc<ConfigState>, Vec<RouteState>) {
+        let Bound { state, binding, .. } = self.bind(repository);
+        let models = state.table.virtual_models.iter().enumerate().filter(|(_, model)| wanted(&model.name));
+        let routes = models.map(|(index, model)| self.state_of(&state, &binding, index, model)).collect();
+        (state, routes)
+    }
+
+    fn state_of(
+        &mut self,
+        state: &ConfigState,
+        binding: &Binding,
+        index: usize,
+        model: &VirtualModel,
+    ) -> RouteState {
+        let (table, now) = (&state.table, self.now());
+        let route = Route { model, index: Some(index) };
+        let decision = decide::decide(&mut self.registry, table, binding, route, &Profile::default(), now);
+        let share = |deployment: DeploymentIndex, tier: usize| {
+            let found =
+                decision.candidates.iter().find(|one| one.deployment == deployment && one.tier == tier);
+            found.map_or(0.0, |candidate| candidate.probability)
+        };
+        // By place, not by whose turn it is: turns are no change of the distribution.
+        let mut targets = Vec::new();
+        for (tier, places) in model.tiers.iter().enumerate() {
+            targets.extend(places.targets.iter().map(|target| TargetState {
+                deployment: table.deployment(target.deployment).name.to_string(),
+                tier: tier as u32,
+                share: share(target.deployment, tier),
+                breaker_state: shown(&self.registry.breaker(binding, target.deployment, now)).into(),
+            }));
+        }
+        RouteState { model: model.name.to_string(), strategy: wire_strategy(model.strategy).into(), targets }
+    }
+
+    /// Follows configuration and verdicts when they changed.
+    fn bind(&mut self, repository: &Repository) -> Bound {
+        let (state, verdicts) = (repository.state(), repository.verdicts());
+        let now = self.now();
+        let binding = match &self.bound {
+            Some(bound) if Arc::ptr_eq(&bound.state, &state) => {
+                if Arc::ptr_eq(&bound.verdicts, &verdicts) {
+                    return bound.clone();
+                }
+                Arc::clone(&bound.binding)
+            }
+            _ => Arc::new(self.registry.bind(&state.table, now)),
+        };
+        let forced: Vec<_> = verdicts.iter().collect();
+        let forced = forced.iter().map(|verdict| {
+            let what = match verdict.state {
+                VerdictState::ForcedOpen => Forced::Open,
+                VerdictState::ForcedClosed => Forced::Closed,
+            };
+            let until = verdict.expires_unix_ms.map(|end| now + remaining(end));
+            (verdict.deployment.as_str(), what, until)
+        });
+        self.registry.set_forced(forced, now);
+        let bound = Bound { state, verdicts, binding };
+        self.bound = Some(bound.clone());
+        bound
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::ZERO + self.zero.elapsed()
+    }
+}
+
+fn remaining(end_unix_ms: u64) -> Duration {
+    (UNIX_EPOCH + Duration::from_millis(end_unix_ms)).duration_since(SystemTime::now()).unwrap_or_default()
+}
+
+/// The breaker as the wire shows it.
+fn shown(view: &BreakerView) -> BreakerState {
+    match (view.forced, view.state) {
+        (Some(Forced::Open), _) => BreakerState::ForcedOpen,
+        (Some(Forced::Closed), _) => BreakerState::ForcedClosed,
+        (None, State::Closed) => BreakerState::Closed,
+        (None, State::Open { .. }) => BreakerState::Open,
+        (None, State::HalfOpen { .. }) => BreakerState::HalfOpen,
+        (None, State::Ramping { .. }) => BreakerState::Ramping,
+    }
+}
+
+/// The virtual model that a pin stands for. Only its one target matters here: nothing
+/// is sent.
+fn pinned(name: &str, deployment: DeploymentIndex) -> VirtualModel {
+    let targets = vec![Target { deployment, weight: 1 }];
+    VirtualModel {
+        name: name.into(),
+        strategy: Strategy::Weighted,
+        constraints: Constraints::default(),
+        deadline: Duration::from_secs(60),
+        max_attempts: 1,
+        retry_budget_percent: 0,
+        tiers: vec![Tier { targets, timeouts: Timeouts::default(), max_attempts: 1 }],
+        context_length_fallback: false,
+        content_filter_fallback: false,
+    }
+}

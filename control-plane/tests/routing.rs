@@ -1,0 +1,174 @@
+//! RoutingService on the control plane, reflection and the ops listener over sockets.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+mod support;
+
+use std::collections::HashMap;
+
+use support::{DOCUMENT, PATIENCE, Plane, apply, config};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::{Code, Request, transport::Channel};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_types::StatusExt as _;
+use trunkline_proto::{
+    admin::v1::{GetStatsRequest, SetBreakerRequest},
+    routing::v1::{
+        CompleteRequest, ExplainDecisionRequest, ReportOutcomeRequest, RouteRequest, WatchRoutesRequest,
+        routing_service_client::RoutingServiceClient,
+    },
+    types::v1::{BreakerState, Decision, ExclusionReason, OutcomeClass, Usage},
+};
+
+fn client(plane: &Plane) -> RoutingServiceClient<Channel> {
+    RoutingServiceClient::new(plane.channel.clone())
+}
+
+async fn route(plane: &Plane, model: &str) -> Decision {
+    let request = RouteRequest { model: model.into(), ..Default::default() };
+    client(plane).route(request).await.unwrap().into_inner().decision.unwrap()
+}
+
+#[tokio::test]
+async fn a_hundred_routes_are_shared_exactly() {
+    let plane = Plane::configured().await;
+    let mut first: HashMap<String, u32> = HashMap::new();
+    for _ in 0..100 {
+        let decision = route(&plane, "chat").await;
+        assert_eq!(decision.candidates.len(), 2);
+        *first.entry(decision.candidates[0].deployment.clone()).or_default() += 1;
+    }
+    assert_eq!((first["one/small"], first["two/small"]), (70, 30));
+    let pinned = route(&plane, "one/large").await;
+    assert_eq!(pinned.candidates[0].deployment, "one/large");
+    let unknown = RouteRequest { model: "nope".into(), ..Default::default() };
+    assert_eq!(client(&plane).route(unknown).await.unwrap_err().code(), Code::NotFound);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_is_explained_and_counted() {
+    let mut plane = Plane::configured().await;
+    let decision = route(&plane, "chat").await;
+    let usage = Usage { input_tokens: 1_000_000, output_tokens: 0, ..Default::default() };
+    let report = |deployment: &str| ReportOutcomeRequest {
+        decision_id: decision.decision_id.clone(),
+        deployment: deployment.into(),
+        outcome: OutcomeClass::Ok.into(),
+        usage: Some(usage),
+        ..Default::default()
+    };
+    client(&plane).report_outcome(report("one/small")).await.unwrap();
+    let foreign = client(&plane).report_outcome(report("one/large")).await.unwrap_err();
+    assert_eq!(foreign.code(), Code::InvalidArgument);
+    let explain = ExplainDecisionRequest { decision_id: decision.decision_id.clone() };
+    let explained = client(&plane).explain_decision(explain).await.unwrap().into_inner().decision.unwrap();
+    assert_eq!((explained.chosen.as_str(), explained.attempts.len()), ("one/small", 1));
+    let stats = plane.admin.get_stats(GetStatsRequest::default()).await.unwrap().into_inner();
+    let row = stats.rows.iter().find(|row| row.deployment == "one/small").unwrap();
+    assert_eq!((row.attempts, row.successes, row.cost_nano_usd), (1, 1, 1_000_000_000));
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn failures_and_operators_take_targets_out_and_watchers_see_it() {
+    let mut plane = Plane::configured().await;
+    let watch = client(&plane).watch_routes(WatchRoutesRequest::default()).await.unwrap();
+    let mut states = watch.into_inner();
+    let start = states.message().await.unwrap().unwrap();
+    assert_eq!(start.routes[0].targets.iter().map(|target| target.share).collect::<Vec<_>>(), [0.7, 0.3]);
+
+    let decision = route(&plane, "chat").await;
+    for _ in 0..5 {
+        let report = ReportOutcomeRequest {
+            decision_id: decision.decision_id.clone(),
+            deployment: "one/small".into(),
+            status: 503,
+            ..Default::default()
+        };
+        client(&plane).report_outcome(report).await.unwrap();
+    }
+    let seen = states.message();
+    let opened = tokio::time::timeout(PATIENCE, seen).await.unwrap().unwrap().unwrap();
+    assert_eq!(opened.routes[0].targets[0].breaker_state(), BreakerState::Open);
+
+    let state = BreakerState::ForcedOpen.into();
+    let request = SetBreakerRequest { deployment: "two/small".into(), state, ..Default::default() };
+    plane.admin.set_breaker(request).await.unwrap();
+    let decision = route(&plane, "chat").await;
+    let reasons: Vec<_> =
+        decision.excluded.iter().map(trunkline_proto::types::v1::Exclusion::reason).collect();
+    assert!(reasons.contains(&ExclusionReason::ForcedOpen), "{reasons:?}");
+    drop(states);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn completions_are_refused_with_the_agents_that_serve_them() {
+    let plane = Plane::configured().await;
+    let error = client(&plane).complete(CompleteRequest::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    let info = error.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["agents"].as_str()), ("AGENT_REQUIRED", ""));
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn configured_keys_are_required() {
+    let mut plane = Plane::empty().await;
+    // The SHA-256 of "secret".
+    let keys = "api_keys: [{name: team, allowed_models: [chat], \
+                secret_sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b}]\n";
+    plane.admin.apply_config(apply(config(&format!("{DOCUMENT}{keys}")))).await.unwrap();
+    let request = |model: &str, key: &str| {
+        let mut request = Request::new(RouteRequest { model: model.into(), ..Default::default() });
+        request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        request
+    };
+    let wrong = client(&plane).route(request("chat", "guess")).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::Unauthenticated);
+    let pinned = client(&plane).route(request("one/small", "secret")).await.unwrap_err();
+    assert_eq!(pinned.code(), Code::PermissionDenied);
+    let decision =
+        client(&plane).route(request("chat", "secret")).await.unwrap().into_inner().decision.unwrap();
+    assert_eq!(decision.tenant, "team");
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn all_services_are_healthy() {
+    let plane = Plane::empty().await;
+    let mut health = HealthClient::new(plane.channel.clone());
+    for service in [
+        "",
+        "trunkline.admin.v1.AdminService",
+        "trunkline.agent.v1.AgentService",
+        "trunkline.routing.v1.RoutingService",
+        "trunkline.telemetry.v1.TelemetryService",
+    ] {
+        let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
+        assert_eq!(status.status(), ServingStatus::Serving, "{service}");
+    }
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn the_ops_listener_answers() {
+    let plane = Plane::configured().await;
+    let get = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(plane.running.ops_addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get("/nope").await.starts_with("HTTP/1.1 404"));
+    let metrics = get("/metrics").await;
+    assert!(metrics.contains("trunkline_control_plane_config_revision 1"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    plane.stop().await;
+}
