@@ -1,5 +1,5 @@
 //! AdminService over a real socket.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failure of the test")]
+#![expect(clippy::expect_used, reason = "a failure here is a failure of the test")]
 
 mod support;
 
