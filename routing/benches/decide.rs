@@ -97,7 +97,7 @@ impl World {
         };
         let mut request = Request::new(self.profile, None, &mut context);
         let Directive::Start { id, deployment, .. } = request.next(&mut context) else { panic!("no target") };
-        let (ticket, _) = request.won(&mut context, id).expect("it runs");
+        let Some((ticket, _)) = request.won(&mut context, id) else { panic!("the attempt is not known") };
         self.registry.release(ticket);
         deployment
     }

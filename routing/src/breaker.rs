@@ -487,6 +487,22 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_outlives_its_lease_counts_but_keeps_its_hands_off_the_next_ones_place() {
+        let mut bench = Bench::new();
+        bench.open();
+        bench.wait_for_probe();
+        let (slow, _) = bench.breaker.begin(bench.now);
+        bench.pass(30_000);
+        let (next, probe) = bench.breaker.begin(bench.now);
+        assert!(probe);
+        bench.breaker.record(bench.now, slow, true, Sample::Success, &mut bench.rng);
+        let state = bench.breaker.state(bench.now);
+        assert!(matches!(state, State::HalfOpen { probe: Some(_), successes: 1 }), "{state:?}");
+        bench.breaker.record(bench.now, next, true, Sample::Success, &mut bench.rng);
+        assert!(matches!(bench.breaker.state(bench.now), State::Ramping { .. }));
+    }
+
+    #[test]
     fn a_rate_limited_probe_opens_it_again_for_longer() {
         let mut bench = Bench::new();
         bench.open();

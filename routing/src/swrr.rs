@@ -87,6 +87,19 @@ mod tests {
     }
 
     #[test]
+    fn turns_taken_for_retries_do_not_bend_the_shares() {
+        let mut rotation = Rotation::new(2);
+        let mut first = || {
+            let first = rotation.pick(&[90, 10]).unwrap();
+            let others = if first == 0 { [0, 10] } else { [90, 0] };
+            rotation.pick(&others);
+            first
+        };
+        let picks: Vec<usize> = (0..1_000).map(|_| first()).collect();
+        assert!(picks.windows(100).all(|window| window.iter().filter(|pick| **pick == 0).count() == 90));
+    }
+
+    #[test]
     fn nothing_to_pick_is_none() {
         assert_eq!(Rotation::new(2).pick(&[0, 0]), None);
     }

@@ -123,3 +123,22 @@ fn a_caller_who_leaves_blames_nobody_however_long_it_was_silent() {
     assert!(is_closed(&world, 0) && is_closed(&world, 1));
     world.assert_idle();
 }
+
+#[test]
+fn free_moves_to_a_target_end_when_it_looks_bad_not_when_the_request_is_over() {
+    let is_well = |world: &World, index| {
+        world.registry.recently_clean(&world.binding, DeploymentIndex(index), world.now)
+    };
+    for (first, seen) in [(Act::Status(500, 10), 10), (Act::Empty(10), 10), (Act::Silent, 10_000)] {
+        let mut world = World::new(&[&[1], &[1]]);
+        world.script(0, &[first, Act::Silent]);
+        world.script(1, &[Act::Silent]);
+        let mut runs = [world.arrive()];
+        world.drive_until(&mut runs, seen - 1);
+        assert!(is_well(&world, 0), "{first:?}");
+        world.drive_until(&mut runs, seen);
+        assert!(runs[0].end.is_none() && !is_well(&world, 0), "{first:?}");
+        assert!(is_well(&world, 1), "nothing bad is known of the other");
+        world.drive(&mut runs);
+    }
+}

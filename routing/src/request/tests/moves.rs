@@ -203,6 +203,10 @@ fn a_call_that_was_never_written_is_repeated_at_once_and_is_no_attempt() {
     assert_eq!((run.calls.clone(), run.outcome()), (vec![(0, 0), (5, 0)], End::Answer(0)));
     world.script(0, &[Act::Transport(TransportFault::Unwritten, 5)]);
     assert_eq!(world.run().order().len(), 3, "two repeats at most");
+    let mut world = World::new(&[&[1], &[1]]);
+    world.model().max_attempts = 2;
+    world.script(0, &[Act::Transport(TransportFault::Unwritten, 5), Act::Status(503, 5)]);
+    assert_eq!(world.run().order(), [0, 0, 1]);
 }
 
 #[test]

@@ -39,6 +39,17 @@ fn a_full_outage_is_not_amplified() {
 }
 
 #[test]
+fn one_move_to_a_target_that_is_well_is_free_and_all_others_cost_a_token() {
+    let mut world = World::new(&[&[1], &[1], &[1]]);
+    while world.registry.bucket().spend() {}
+    world.model().retry_budget_percent = 0;
+    world.script(0, &[Act::Status(503, 5)]);
+    world.script(1, &[Act::Status(503, 5)]);
+    assert_eq!(world.run().order(), [0, 1], "the bucket is empty for a second move");
+    assert_eq!(world.run().order(), [0], "the next is not well any more");
+}
+
+#[test]
 fn three_hundred_requests_caught_by_one_dying_provider_are_all_rescued() {
     for act in [Act::Status(503, 500), Act::Status(500, 500), Act::Empty(500), Act::Silent] {
         let mut world = World::new(&[&[1, 1]]);

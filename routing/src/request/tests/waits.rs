@@ -3,17 +3,18 @@
 use std::{time::Duration, vec::Vec};
 
 use super::world::{Act, End, World};
-use crate::request::Failure;
+use crate::{breaker::State, request::Failure, table::DeploymentIndex};
 
 #[test]
 fn a_rate_limited_request_moves_within_the_tier_at_once_and_for_free() {
-    let mut world = World::new(&[&[1, 1]]);
+    let mut world = World::new(&[&[1, 1, 1]]);
     while world.registry.bucket().spend() {}
     world.model().retry_budget_percent = 0;
     world.script(0, &[Act::Hinted(429, 2_000, 10)]);
+    world.script(1, &[Act::Hinted(429, 2_000, 10)]);
     let run = world.run();
-    assert_eq!(run.calls, [(0, 0), (10, 1)]);
-    assert_eq!(world.run().order(), [1], "the gate is shut");
+    assert_eq!(run.calls, [(0, 0), (10, 1), (20, 2)]);
+    assert_eq!(world.run().order(), [2], "the gates are shut");
 }
 
 #[test]
@@ -62,6 +63,10 @@ fn no_wait_goes_past_the_deadline() {
     world.caller_deadline = Some(Duration::from_secs(5));
     world.script(0, &[Act::Hinted(429, 10_000, 10)]);
     assert_eq!(world.run().ended_ms(), 10);
+    let mut world = World::new(&[&[1], &[1]]);
+    world.caller_deadline = Some(Duration::from_secs(2));
+    world.script(0, &[Act::Hinted(429, 2_500, 10)]);
+    assert_eq!(world.run().calls, [(0, 0), (10, 1)], "nor keeps from a lower tier");
 }
 
 #[test]
@@ -125,21 +130,22 @@ fn a_short_deadline_with_all_breakers_open_still_says_when_to_come_back() {
 #[test]
 fn an_open_breaker_that_ends_first_is_not_overslept_behind_a_gate() {
     let mut world = World::new(&[&[1, 1]]);
-    world.script(0, &[Act::Status(503, 0)]);
-    for _ in 0..5 {
-        world.run();
-    }
+    open(&mut world);
     world.script(0, &[Act::Answer(10)]);
     world.script(1, &[Act::Hinted(429, 19_000, 0)]);
     let run = world.run();
-    assert_eq!(run.outcome(), End::Answer(0));
+    assert_eq!(run.order(), [1, 0], "the breaker was open, then half-open");
     assert!(run.ended_ms() < 5_000, "{run:?}");
 }
 
 fn open(world: &mut World) {
     world.script(0, &[Act::Status(503, 0)]);
     world.model().max_attempts = 1;
-    for _ in 0..5 {
+    let is_open = |world: &World| {
+        let shown = world.registry.breaker(&world.binding, DeploymentIndex(0), world.now);
+        matches!(shown.state, State::Open { .. })
+    };
+    while !is_open(world) {
         world.run();
     }
     world.model().max_attempts = 10;
