@@ -38,8 +38,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener, shutdown: 
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
-            // A broken probe connection is the prober's business.
-            let _: Result<(), hyper::Error> = builder.serve_connection(TokioIo::new(stream), service).await;
+            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "ops connection ended");
+            }
         });
     }
 }

@@ -70,7 +70,7 @@ impl Snapshot {
             .map(|(index, key)| (key.secret_sha256, (index, Arc::from(key.name.as_ref()))))
             .collect();
         let model_names = table.virtual_models.iter().map(|model| Arc::from(model.name.as_ref())).collect();
-        Self { binding, endpoints, deployment_names, model_names, pins, keys, loaded }
+        Self { loaded, binding, endpoints, deployment_names, model_names, pins, keys }
     }
 
     /// The table.

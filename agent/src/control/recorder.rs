@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use trunkline_proto::{telemetry::v1, types::v1 as types};
+use trunkline_proto::{convert::wire_outcome, telemetry::v1};
 use trunkline_routing::{
     classify::OutcomeClass,
     histogram::{Histogram, SCALE},
@@ -250,33 +250,6 @@ fn wire_histogram(histogram: &Histogram) -> Option<v1::Histogram> {
     })
 }
 
-/// The wire enum has the same variants.
-fn wire_outcome(class: OutcomeClass) -> types::OutcomeClass {
-    match class {
-        OutcomeClass::Ok => types::OutcomeClass::Ok,
-        OutcomeClass::Connect => types::OutcomeClass::Connect,
-        OutcomeClass::Reset => types::OutcomeClass::Reset,
-        OutcomeClass::Timeout => types::OutcomeClass::Timeout,
-        OutcomeClass::ServerError => types::OutcomeClass::ServerError,
-        OutcomeClass::Unavailable => types::OutcomeClass::Unavailable,
-        OutcomeClass::Overloaded => types::OutcomeClass::Overloaded,
-        OutcomeClass::RateLimited => types::OutcomeClass::RateLimited,
-        OutcomeClass::Auth => types::OutcomeClass::Auth,
-        OutcomeClass::Quota => types::OutcomeClass::Quota,
-        OutcomeClass::ModelNotFound => types::OutcomeClass::ModelNotFound,
-        OutcomeClass::InvalidRequest => types::OutcomeClass::InvalidRequest,
-        OutcomeClass::ContextLength => types::OutcomeClass::ContextLength,
-        OutcomeClass::ContentFilter => types::OutcomeClass::ContentFilter,
-        OutcomeClass::Malformed => types::OutcomeClass::Malformed,
-        OutcomeClass::Empty => types::OutcomeClass::Empty,
-        OutcomeClass::MidStream => types::OutcomeClass::MidStream,
-        OutcomeClass::Cancelled => types::OutcomeClass::Cancelled,
-        OutcomeClass::Overtaken => types::OutcomeClass::Overtaken,
-        OutcomeClass::Transient => types::OutcomeClass::Transient,
-        OutcomeClass::Misconfigured => types::OutcomeClass::Misconfigured,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,7 +275,7 @@ mod tests {
         let window = recorder.take();
         let stats: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
         assert_eq!(stats.len(), 1);
-        let ok = v1::OutcomeCount { outcome: types::OutcomeClass::Ok as i32, count: 20 };
+        let ok = v1::OutcomeCount { outcome: wire_outcome(OutcomeClass::Ok) as i32, count: 20 };
         assert_eq!(stats[0].outcomes, [ok]);
         assert_eq!((stats[0].input_tokens, stats[0].output_tokens), (100, 140));
         assert_eq!((stats[0].usage_from_provider, stats[0].unpriced), (20, 20));

@@ -1,6 +1,6 @@
 //! The account of one request: decision, attempts, tokens, costs.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use trunkline_routing::{
@@ -67,13 +67,15 @@ impl Trace {
             let separator = if at == 0 { "" } else { "," };
             let name = job.snapshot.deployment_name(attempt.deployment);
             let won = self.chosen == Some(AttemptId(at as u32));
-            // Writing to a string does not fail.
-            let _: std::fmt::Result = match attempt.class {
-                None | Some(OutcomeClass::Ok) if won => write!(text, "{separator}{name}:ok"),
-                Some(_) if attempt.status >= 300 => write!(text, "{separator}{name}:{}", attempt.status),
-                Some(class) => write!(text, "{separator}{name}:{}", class.name()),
-                None => write!(text, "{separator}{name}:running"),
-            };
+            text.push_str(separator);
+            text.push_str(name);
+            text.push(':');
+            match attempt.class {
+                None | Some(OutcomeClass::Ok) if won => text.push_str("ok"),
+                Some(_) if attempt.status >= 300 => text.push_str(&attempt.status.to_string()),
+                Some(class) => text.push_str(class.name()),
+                None => text.push_str("running"),
+            }
         }
         text
     }

@@ -80,7 +80,7 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     let mut flight = Flight::start(worker, job);
     let mut race = Race::default();
     loop {
-        match flight.consult(|request, context| request.next(context)) {
+        match flight.consult(Request::next) {
             Directive::Start { id, deployment, tier } => {
                 flight.begin(id, deployment);
                 race.add(id, attempt::run(Arc::clone(worker), Arc::clone(job), deployment, tier));
@@ -242,7 +242,7 @@ impl<'a> Flight<'a> {
     }
 
     fn refusal(&mut self, failure: Failure) -> Refusal {
-        let losers = self.consult(|request, context| request.abandon(context));
+        let losers = self.consult(Request::abandon);
         self.lose(&losers);
         match failure {
             Failure::Return(id) => {
@@ -276,7 +276,7 @@ impl Drop for Flight<'_> {
         if self.over {
             return;
         }
-        let losers = self.consult(|request, context| request.abandon(context));
+        let losers = self.consult(Request::abandon);
         for loser in losers {
             self.trace.close(&self.worker.shared, self.job, loser.id, OutcomeClass::Cancelled, 0, None);
         }

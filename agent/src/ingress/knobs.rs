@@ -3,16 +3,13 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use trunkline_proto::convert;
 use trunkline_routing::money::NanoUsd;
 
 use super::error::LocalError;
 
 /// Longest wait a caller may ask for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Tags per request, and the bytes of their keys and values.
-pub(crate) const TAGS_MAX: usize = 16;
-pub(crate) const TAG_KEY_MAX: usize = 64;
-pub(crate) const TAG_VALUE_MAX: usize = 256;
 /// An id from the caller; a longer one is no id.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -43,9 +40,9 @@ impl Knobs {
             }
             knobs.timeout = Some(timeout);
         }
-        if let Some(usd) = text("x-trunkline-max-cost-usd")? {
+        if let Some(text_usd) = text("x-trunkline-max-cost-usd")? {
             let wrong = || LocalError::knob("x-trunkline-max-cost-usd", "must be US dollars such as 0.02, at most 9 places");
-            knobs.max_cost = Some(parse_usd(usd).ok_or_else(wrong)?);
+            knobs.max_cost = Some(convert::usd(text_usd).ok_or_else(wrong)?);
         }
         if let Some(quality) = text("x-trunkline-min-quality")? {
             let quality: Option<f64> = quality.parse().ok().filter(|quality| (0.0..=1.0).contains(quality));
@@ -53,7 +50,7 @@ impl Knobs {
             knobs.min_quality = Some(quality.ok_or_else(wrong)?);
         }
         if let Some(tags) = text("x-trunkline-tags")? {
-            knobs.tags = parse_tags(tags).map_err(|problem| LocalError::knob("x-trunkline-tags", problem))?;
+            knobs.tags = parse_tags(tags).map_err(|problem| LocalError::knob("x-trunkline-tags", &problem))?;
         }
         Ok(knobs)
     }
@@ -77,47 +74,20 @@ pub(crate) fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii())
 }
 
-/// US dollars as an exact decimal of at most nine places.
-pub(crate) fn parse_usd(text: &str) -> Option<NanoUsd> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() && fraction.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return None;
-    }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.checked_mul(1_000_000_000)?.checked_add(fraction).map(NanoUsd)
-}
-
 /// `team=a,feature=search`.
-fn parse_tags(text: &str) -> Result<Vec<(String, String)>, &'static str> {
-    let mut tags = Vec::new();
-    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or("must be key=value pairs with commas between them")?;
-        let (key, value) = (key.trim(), value.trim());
-        if key.is_empty() || key.len() > TAG_KEY_MAX || value.len() > TAG_VALUE_MAX {
-            return Err("keys have 1 to 64 bytes and values at most 256");
-        }
-        if tags.len() == TAGS_MAX {
-            return Err("at most 16 tags");
-        }
-        tags.push((key.to_owned(), value.to_owned()));
-    }
+fn parse_tags(text: &str) -> Result<Vec<(String, String)>, String> {
+    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+    let tags: Option<Vec<(String, String)>> = pairs
+        .map(|pair| pair.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())))
+        .collect();
+    let tags = tags.ok_or("must be key=value pairs with commas between them")?;
+    convert::check_tags(tags.iter().map(|(key, value)| (key, value))).map_err(|(_, problem)| problem)?;
     Ok(tags)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dollars_are_exact_and_garbage_is_refused() {
-        assert_eq!(parse_usd("0.02"), Some(NanoUsd(20_000_000)));
-        assert_eq!(parse_usd("12"), Some(NanoUsd(12_000_000_000)));
-        for garbage in ["", ".", "-1", "1e3", "NaN", "0.0000000001", "99999999999999999999"] {
-            assert_eq!(parse_usd(garbage), None, "{garbage}");
-        }
-    }
 
     #[test]
     fn tags_are_bounded() {

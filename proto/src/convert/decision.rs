@@ -10,6 +10,7 @@ use trunkline_routing::{
     table::{Capabilities, DeploymentIndex, RoutingTable, Strategy},
 };
 
+use super::field::nano_usd;
 use crate::{
     routing::v1::RouteRequest,
     types::v1::{self, BreakerState, Candidate, Exclusion, ExclusionReason},
@@ -69,16 +70,9 @@ pub fn check_tags<'a>(tags: impl ExactSizeIterator<Item = (&'a String, &'a Strin
     Ok(())
 }
 
-/// US dollars as an exact decimal of at most nine places.
+/// US dollars as an exact decimal of at most nine places, up to a million.
 pub fn usd(text: &str) -> Option<NanoUsd> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() && fraction.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
-        return None;
-    }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let fraction: u64 = format!("{fraction:0<9}").parse().ok()?;
-    whole.checked_mul(1_000_000_000)?.checked_add(fraction).map(NanoUsd)
+    nano_usd(text).ok().map(NanoUsd)
 }
 
 /// Candidates in their order. `state` tells a deployment's breaker.
@@ -231,6 +225,15 @@ mod tests {
             assert_eq!(means, expected);
         }
         assert_eq!(outcome(v1::OutcomeClass::Unspecified), None);
+    }
+
+    #[test]
+    fn dollars_are_exact_and_garbage_is_refused() {
+        assert_eq!(usd("0.02"), Some(NanoUsd(20_000_000)));
+        assert_eq!(usd("12"), Some(NanoUsd(12_000_000_000)));
+        for garbage in ["", ".", "-1", "1e3", "NaN", "0.0000000001", "99999999999999999999"] {
+            assert_eq!(usd(garbage), None, "{garbage}");
+        }
     }
 
     #[test]

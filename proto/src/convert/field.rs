@@ -129,7 +129,7 @@ pub(super) fn usd(text: &str, path: &Path<'_>, problems: &mut Problems) -> Optio
     value.ok()
 }
 
-fn nano_usd(text: &str) -> Result<u64, &'static str> {
+pub(super) fn nano_usd(text: &str) -> Result<u64, &'static str> {
     const SHAPE: &str = "is not a decimal number such as 0.15";
     const TOO_MUCH: &str = "is more than 1000000 US dollars";
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
