@@ -1,0 +1,17 @@
+//! What users of Trunkline live through, shown with its real processes.
+
+mod breakers;
+mod client_leaves;
+mod control_plane_away;
+mod credentials;
+mod drain;
+mod durability;
+mod dying_provider;
+mod failover;
+mod grpc_agent;
+mod grpc_control_plane;
+mod keys;
+mod knobs;
+mod local_errors;
+mod main_job;
+mod mid_stream;
