@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use trunkline_proto::types::v1::{
-    BreakerState, LocalBreaker, Protection, Quarantine, RateGate, protection::Kind,
+use trunkline_proto::{
+    convert::breaker_state,
+    types::v1::{LocalBreaker, Protection, Quarantine, RateGate, protection::Kind},
 };
 use trunkline_routing::{
     breaker::{State, ramp_percent},
@@ -90,21 +91,9 @@ fn remaining(until: Timestamp, now: Timestamp) -> Option<prost_types::Duration> 
     prost_types::Duration::try_from(until.since(now)).ok()
 }
 
-/// The state that is shown for a breaker; an operator's word rules.
-pub(crate) fn state(view: &BreakerView) -> BreakerState {
-    match (view.forced, view.state) {
-        (Some(Forced::Open), _) => BreakerState::ForcedOpen,
-        (Some(Forced::Closed), _) => BreakerState::ForcedClosed,
-        (None, State::Closed) => BreakerState::Closed,
-        (None, State::Open { .. }) => BreakerState::Open,
-        (None, State::HalfOpen { .. }) => BreakerState::HalfOpen,
-        (None, State::Ramping { .. }) => BreakerState::Ramping,
-    }
-}
-
 fn breaker(view: &BreakerView, now: Timestamp) -> LocalBreaker {
     let mut shown = LocalBreaker {
-        state: state(&BreakerView { forced: None, ..*view }).into(),
+        state: breaker_state(&BreakerView { forced: None, ..*view }).into(),
         openings: view.openings,
         ..LocalBreaker::default()
     };

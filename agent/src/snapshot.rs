@@ -6,17 +6,10 @@ use sha2::{Digest, Sha256};
 use trunkline_routing::{
     decide::Route,
     registry::Binding,
-    table::{
-        Constraints, DeploymentIndex, RoutingTable, Strategy, Target, Tier, Timeouts, VirtualModel,
-    },
+    table::{DeploymentIndex, RoutingTable, VirtualModel},
 };
 
 use crate::{control::LoadedTable, upstream::Endpoint};
-
-/// A pin has the defaults of a virtual model.
-const PIN_DEADLINE_SECONDS: u64 = 60;
-const PIN_MAX_ATTEMPTS: u32 = 3;
-const PIN_RETRY_BUDGET_PERCENT: u32 = 20;
 
 /// Immutable; requests hold on to the one they started with.
 #[derive(Debug)]
@@ -60,7 +53,7 @@ impl Snapshot {
             .enumerate()
             .map(|(index, name)| {
                 let index = DeploymentIndex(index as u32);
-                (Arc::clone(name), (index, pinned(name, index)))
+                (Arc::clone(name), (index, VirtualModel::pin(name, index)))
             })
             .collect();
         let keys = table
@@ -120,24 +113,5 @@ impl Snapshot {
     pub(crate) fn key(&self, presented: &[u8]) -> Option<(usize, Arc<str>)> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         self.keys.get(&digest).cloned()
-    }
-}
-
-/// The virtual model that a pin stands for.
-fn pinned(name: &str, deployment: DeploymentIndex) -> VirtualModel {
-    VirtualModel {
-        name: name.into(),
-        strategy: Strategy::Weighted,
-        constraints: Constraints::default(),
-        deadline: std::time::Duration::from_secs(PIN_DEADLINE_SECONDS),
-        max_attempts: PIN_MAX_ATTEMPTS,
-        retry_budget_percent: PIN_RETRY_BUDGET_PERCENT,
-        tiers: vec![Tier {
-            targets: vec![Target { deployment, weight: 1 }],
-            timeouts: Timeouts::default(),
-            max_attempts: 1,
-        }],
-        context_length_fallback: false,
-        content_filter_fallback: false,
     }
 }

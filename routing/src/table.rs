@@ -265,6 +265,27 @@ pub struct VirtualModel {
     pub content_filter_fallback: bool,
 }
 
+impl VirtualModel {
+    /// What a `provider/deployment` pin stands for: that one target, with defaults.
+    pub fn pin(name: &str, deployment: DeploymentIndex) -> Self {
+        Self {
+            name: name.into(),
+            strategy: Strategy::Weighted,
+            constraints: Constraints::default(),
+            deadline: Duration::from_secs(60),
+            max_attempts: 3,
+            retry_budget_percent: 20,
+            tiers: alloc::vec![Tier {
+                targets: alloc::vec![Target { deployment, weight: 1 }],
+                timeouts: Timeouts::default(),
+                max_attempts: 1,
+            }],
+            context_length_fallback: false,
+            content_filter_fallback: false,
+        }
+    }
+}
+
 /// What a deployment must offer to be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Constraints {

@@ -13,10 +13,10 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use trunkline_proto::{convert::wire_outcome, telemetry::v1};
+use trunkline_proto::{convert::{wire_histogram, wire_outcome}, telemetry::v1};
 use trunkline_routing::{
     classify::OutcomeClass,
-    histogram::{Histogram, SCALE},
+    histogram::Histogram,
     money::{NanoUsd, Tokens},
 };
 
@@ -217,8 +217,8 @@ impl Counts {
             usage_from_provider: self.usage_from_provider,
             usage_estimated: self.usage_estimated,
             unpriced: self.unpriced,
-            ttft: wire_histogram(&self.ttft),
-            duration: wire_histogram(&self.duration),
+            ttft: recorded(&self.ttft),
+            duration: recorded(&self.duration),
             breaker_openings: self.breaker_openings,
         }
     }
@@ -234,20 +234,9 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn wire_histogram(histogram: &Histogram) -> Option<v1::Histogram> {
-    if histogram.count() == 0 {
-        return None;
-    }
-    let parts = histogram.to_parts();
-    Some(v1::Histogram {
-        scale: SCALE,
-        offset: parts.offset,
-        bucket_counts: parts.bucket_counts,
-        zero_count: parts.zero_count,
-        sum: parts.sum,
-        min: parts.min,
-        max: parts.max,
-    })
+/// None: nothing was recorded.
+fn recorded(histogram: &Histogram) -> Option<v1::Histogram> {
+    (histogram.count() > 0).then(|| wire_histogram(histogram))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) use self::{
     account::Trace,
     attempt::FailedAttempt,
     job::{Endpoint, Forwarded, Job, profile},
-    report::{Report, report},
+    report::report,
     tail::Tail,
 };
 use self::{attempt::AttemptEnd, race::Race};

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use trunkline_proto::{
-    convert::{candidates, exclusions, wire_outcome, wire_strategy},
+    convert::{breaker_state, candidates, exclusions, wire_outcome, wire_strategy},
     types::v1::{Attempt, CostSource, Decision, Usage, Version},
 };
 use trunkline_routing::{money::Tokens, time::Timestamp};
@@ -11,7 +11,6 @@ use trunkline_routing::{money::Tokens, time::Timestamp};
 use crate::{
     control::UsageSource,
     decisions::{AttemptRecord, DecisionRecord},
-    protections::state,
     shared::Shared,
 };
 
@@ -30,7 +29,7 @@ pub(super) fn decision(shared: &Shared, record: &DecisionRecord) -> Decision {
         arm: String::new(),
         version: Some(Version { epoch: table.version.epoch.clone(), revision: table.version.revision }),
         candidates: candidates(table, &record.decision, |deployment| {
-            state(&registry.breaker(&snapshot.binding, deployment, now))
+            breaker_state(&registry.breaker(&snapshot.binding, deployment, now))
         }),
         excluded: exclusions(table, &record.decision),
         attempts: record.attempts.iter().map(|attempt| self::attempt(record, attempt)).collect(),

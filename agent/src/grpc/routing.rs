@@ -6,22 +6,20 @@ use bytes::Bytes;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use trunkline_proto::{
-    convert::{check_tags, classified, outcome, route_profile},
+    convert::{check_tags, reported, route_profile},
     routing::v1::{
         CompleteRequest, CompleteResponse, ExplainDecisionRequest, ExplainDecisionResponse,
         ReportOutcomeRequest, ReportOutcomeResponse, RouteRequest, RouteResponse, StreamCompleteRequest,
         StreamCompleteResponse, WatchRoutesRequest, WatchRoutesResponse, routing_service_server::RoutingService,
     },
     status,
-    types::v1::OutcomeClass as WireOutcome,
 };
-use trunkline_routing::{classify::ErrorFields, decide, money::Tokens};
+use trunkline_routing::decide;
 
 use super::{chat, convert, refuse, stream, watch};
 use crate::{
-    control::UsageSource,
     decisions::DecisionRecord,
-    engine::{self, Endpoint, Forwarded, Job, Report, Success, Worker},
+    engine::{self, Endpoint, Forwarded, Job, Success, Worker},
     ingress::{Admitted, Caller, LocalError, api_key},
     openai::scan::scan,
 };
@@ -159,7 +157,7 @@ impl RoutingService for Routing {
         let report = request.into_inner();
         let shared = &self.worker.shared;
         let record = find(&self.worker, &report.decision_id, tenant.as_deref())?;
-        let class = reported_class(&report)?;
+        let said = reported(&report).map_err(|(field, problem)| status::invalid_field(field, problem))?;
         let deployment = {
             let record = record.lock();
             let name = record.snapshot.table().deployment_by_name(&report.deployment);
@@ -168,24 +166,7 @@ impl RoutingService for Routing {
                 status::invalid_field("deployment", "is not one of the decision's candidates")
             })?
         };
-        let usage = report.usage.as_ref().map(|usage| {
-            let tokens = Tokens {
-                input: usage.input_tokens,
-                cached_input: usage.cached_input_tokens,
-                output: usage.output_tokens,
-            };
-            (tokens, UsageSource::Provider)
-        });
-        let duration = duration("duration", report.duration)?;
-        engine::report(shared, &record, &Report {
-            deployment,
-            classified: classified(class, duration_opt("retry_after", report.retry_after)?),
-            class,
-            status: u16::try_from(report.status).unwrap_or(0),
-            ttft: duration_opt("ttft", report.ttft)?,
-            duration,
-            usage,
-        });
+        engine::report(shared, &record, deployment, &said);
         Ok(Response::new(ReportOutcomeResponse {}))
     }
 
@@ -224,29 +205,6 @@ fn find(worker: &Worker, id: &str, tenant: Option<&str>) -> Result<Kept, Status>
     let record = worker.shared.decisions.get(id);
     let record = record.filter(|record| tenant.is_none() || record.lock().tenant.as_deref() == tenant);
     record.ok_or_else(|| status::not_found("decision", id))
-}
-
-fn reported_class(report: &ReportOutcomeRequest) -> Result<trunkline_routing::classify::OutcomeClass, Status> {
-    let given = WireOutcome::try_from(report.outcome)
-        .map_err(|_| status::invalid_field("outcome", "is not a known OutcomeClass"))?;
-    if let Some(class) = outcome(given) {
-        return Ok(class);
-    }
-    let status = u16::try_from(report.status).ok().filter(|status| (100..600).contains(status));
-    let status = status.ok_or_else(|| {
-        status::invalid_field("outcome", "give an outcome, or a status from 100 to 599 to be classified")
-    })?;
-    Ok(trunkline_routing::classify::classify(status, &ErrorFields::default(), None).class)
-}
-
-fn duration_opt(field: &str, given: Option<prost_types::Duration>) -> Result<Option<Duration>, Status> {
-    given
-        .map(|given| Duration::try_from(given).map_err(|_| status::invalid_field(field, "must not be negative")))
-        .transpose()
-}
-
-fn duration(field: &str, given: Option<prost_types::Duration>) -> Result<Duration, Status> {
-    Ok(duration_opt(field, given)?.unwrap_or_default())
 }
 
 /// The caller's deadline, as gRPC writes it: digits and a unit.

@@ -6,14 +6,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::Stream;
 use tonic::Status;
 use trunkline_proto::{
-    convert::{candidates, exclusions, wire_strategy},
-    routing::v1::{RouteState, TargetState, WatchRoutesResponse},
-    types::v1::{BreakerState, Version},
+    convert::{breaker_state, route_state},
+    routing::v1::{RouteState, WatchRoutesResponse},
+    types::v1::Version,
 };
 use trunkline_routing::{decide, eligibility::Profile};
 
 use crate::{
-    protections::state,
     shared::Shared,
     snapshot::{Goal, Snapshot},
 };
@@ -60,41 +59,18 @@ fn current(shared: &Shared, snapshot: &Snapshot, models: &BTreeSet<String>) -> W
     let table = snapshot.table();
     let wanted = table.virtual_models.iter().enumerate();
     let wanted = wanted.filter(|(_, model)| models.is_empty() || models.contains(model.name.as_ref()));
-    let routes = wanted.map(|(index, _)| route(shared, snapshot, index)).collect();
+    let routes = wanted.map(|(index, _)| distribution(shared, snapshot, index)).collect();
     let version = Version { epoch: table.version.epoch.clone(), revision: table.version.revision };
     WatchRoutesResponse { version: Some(version), routes }
 }
 
-fn route(shared: &Shared, snapshot: &Snapshot, index: usize) -> RouteState {
+fn distribution(shared: &Shared, snapshot: &Snapshot, index: usize) -> RouteState {
     let table = snapshot.table();
     let route = snapshot.route(Goal::Virtual(index));
     let now = shared.clock.now();
     let mut registry = shared.registry.lock();
     let decision = decide::decide(&mut registry, table, &snapshot.binding, route, &Profile::default(), now);
-    let breaker = |deployment| state(&registry.breaker(&snapshot.binding, deployment, now));
-    let mut targets: Vec<TargetState> = candidates(table, &decision, breaker)
-        .into_iter()
-        .map(|candidate| TargetState {
-            deployment: candidate.deployment,
-            tier: candidate.tier,
-            share: candidate.probability,
-            breaker_state: candidate.breaker_state,
-        })
-        .collect();
-    targets.extend(exclusions(table, &decision).into_iter().map(|exclusion| {
-        let known = table.deployment_by_name(&exclusion.deployment);
-        TargetState {
-            deployment: exclusion.deployment,
-            tier: exclusion.tier,
-            share: 0.0,
-            breaker_state: known.map_or(BreakerState::Unspecified, breaker).into(),
-        }
-    }));
-    // By place, not by whose turn it is: turns are no change of the distribution.
-    targets.sort_by(|a, b| (a.tier, &a.deployment).cmp(&(b.tier, &b.deployment)));
-    RouteState {
-        model: route.model.name.to_string(),
-        strategy: wire_strategy(route.model.strategy).into(),
-        targets,
-    }
+    route_state(table, route.model, &decision, |deployment| {
+        breaker_state(&registry.breaker(&snapshot.binding, deployment, now))
+    })
 }

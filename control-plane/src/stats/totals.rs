@@ -1,10 +1,11 @@
 //! Counts that add up: in a report, in a step of the last hour, since the beginning.
 
 use trunkline_proto::{
+    convert,
     telemetry::v1::{self as wire, TargetStats},
     types::v1::OutcomeClass,
 };
-use trunkline_routing::histogram::{Histogram, Parts, SCALE};
+use trunkline_routing::histogram::Histogram;
 
 use super::Key;
 
@@ -120,8 +121,8 @@ impl Totals {
             usage_from_provider: self.usage_from_provider,
             usage_estimated: self.usage_estimated,
             unpriced: self.unpriced,
-            ttft: Some(histogram_to_wire(&self.ttft)),
-            duration: Some(histogram_to_wire(&self.duration)),
+            ttft: Some(convert::wire_histogram(&self.ttft)),
+            duration: Some(convert::wire_histogram(&self.duration)),
             breaker_openings: self.breaker_openings,
         }
     }
@@ -129,32 +130,7 @@ impl Totals {
 
 fn histogram(field: &str, wire: Option<&wire::Histogram>) -> Result<Histogram, Invalid> {
     let Some(wire) = wire else { return Ok(Histogram::new()) };
-    let invalid = |why| Invalid { field: field.to_owned(), why };
-    if wire.scale != SCALE {
-        return Err(invalid(format!("scale is {}, must be {SCALE}", wire.scale)));
-    }
-    let parts = Parts {
-        offset: wire.offset,
-        bucket_counts: wire.bucket_counts.clone(),
-        zero_count: wire.zero_count,
-        sum: wire.sum,
-        min: wire.min,
-        max: wire.max,
-    };
-    Histogram::from_parts(parts).map_err(|error| invalid(error.to_string()))
-}
-
-fn histogram_to_wire(histogram: &Histogram) -> wire::Histogram {
-    let parts = histogram.to_parts();
-    wire::Histogram {
-        scale: SCALE,
-        offset: parts.offset,
-        bucket_counts: parts.bucket_counts,
-        zero_count: parts.zero_count,
-        sum: parts.sum,
-        min: parts.min,
-        max: parts.max,
-    }
+    convert::histogram(wire.clone()).map_err(|error| Invalid { field: field.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]

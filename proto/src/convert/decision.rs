@@ -2,17 +2,17 @@
 //! Route and ExplainDecision.
 
 use trunkline_routing::{
-    classify::OutcomeClass,
+    breaker::State,
     decide::{Decision, Reason},
     eligibility::{Profile, Unfit},
     money::NanoUsd,
-    registry::Block,
-    table::{Capabilities, DeploymentIndex, RoutingTable, Strategy},
+    registry::{Block, BreakerView, Forced},
+    table::{Capabilities, DeploymentIndex, RoutingTable, Strategy, VirtualModel},
 };
 
 use super::field::nano_usd;
 use crate::{
-    routing::v1::RouteRequest,
+    routing::v1::{RouteRequest, RouteState, TargetState},
     types::v1::{self, BreakerState, Candidate, Exclusion, ExclusionReason},
 };
 
@@ -140,6 +140,46 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
     }
 }
 
+/// The breaker as shown; an operator's word rules.
+pub const fn breaker_state(view: &BreakerView) -> BreakerState {
+    match (view.forced, view.state) {
+        (Some(Forced::Open), _) => BreakerState::ForcedOpen,
+        (Some(Forced::Closed), _) => BreakerState::ForcedClosed,
+        (None, State::Closed) => BreakerState::Closed,
+        (None, State::Open { .. }) => BreakerState::Open,
+        (None, State::HalfOpen { .. }) => BreakerState::HalfOpen,
+        (None, State::Ramping { .. }) => BreakerState::Ramping,
+    }
+}
+
+/// The distribution that a decision shows, target by target in the order of the
+/// configuration: whose turn it is does not change it.
+pub fn route_state(
+    table: &RoutingTable,
+    model: &VirtualModel,
+    decision: &Decision,
+    state: impl Fn(DeploymentIndex) -> BreakerState,
+) -> RouteState {
+    let share = |deployment: DeploymentIndex, tier: usize| {
+        let found = decision.candidates.iter().find(|one| one.deployment == deployment && one.tier == tier);
+        found.map_or(0.0, |candidate| candidate.probability)
+    };
+    let targets = model.tiers.iter().enumerate().flat_map(|(tier, places)| {
+        places.targets.iter().map(move |target| (tier, target.deployment))
+    });
+    let targets = targets.map(|(tier, deployment)| TargetState {
+        deployment: table.deployment(deployment).name.to_string(),
+        tier: tier as u32,
+        share: share(deployment, tier),
+        breaker_state: state(deployment).into(),
+    });
+    RouteState {
+        model: model.name.to_string(),
+        strategy: wire_strategy(model.strategy).into(),
+        targets: targets.collect(),
+    }
+}
+
 /// The wire's strategy.
 pub const fn wire_strategy(strategy: Strategy) -> v1::Strategy {
     match strategy {
@@ -148,84 +188,9 @@ pub const fn wire_strategy(strategy: Strategy) -> v1::Strategy {
     }
 }
 
-/// The wire's outcome: the same variants.
-pub const fn wire_outcome(class: OutcomeClass) -> v1::OutcomeClass {
-    match class {
-        OutcomeClass::Ok => v1::OutcomeClass::Ok,
-        OutcomeClass::Connect => v1::OutcomeClass::Connect,
-        OutcomeClass::Reset => v1::OutcomeClass::Reset,
-        OutcomeClass::Timeout => v1::OutcomeClass::Timeout,
-        OutcomeClass::ServerError => v1::OutcomeClass::ServerError,
-        OutcomeClass::Unavailable => v1::OutcomeClass::Unavailable,
-        OutcomeClass::Overloaded => v1::OutcomeClass::Overloaded,
-        OutcomeClass::RateLimited => v1::OutcomeClass::RateLimited,
-        OutcomeClass::Auth => v1::OutcomeClass::Auth,
-        OutcomeClass::Quota => v1::OutcomeClass::Quota,
-        OutcomeClass::ModelNotFound => v1::OutcomeClass::ModelNotFound,
-        OutcomeClass::InvalidRequest => v1::OutcomeClass::InvalidRequest,
-        OutcomeClass::ContextLength => v1::OutcomeClass::ContextLength,
-        OutcomeClass::ContentFilter => v1::OutcomeClass::ContentFilter,
-        OutcomeClass::Malformed => v1::OutcomeClass::Malformed,
-        OutcomeClass::Empty => v1::OutcomeClass::Empty,
-        OutcomeClass::MidStream => v1::OutcomeClass::MidStream,
-        OutcomeClass::Cancelled => v1::OutcomeClass::Cancelled,
-        OutcomeClass::Overtaken => v1::OutcomeClass::Overtaken,
-        OutcomeClass::Transient => v1::OutcomeClass::Transient,
-        OutcomeClass::Misconfigured => v1::OutcomeClass::Misconfigured,
-    }
-}
-
-/// The core's outcome. None: unspecified.
-pub fn outcome(class: v1::OutcomeClass) -> Option<OutcomeClass> {
-    OutcomeClass::ALL.into_iter().find(|known| wire_outcome(*known) == class)
-}
-
-/// What a reported outcome means to breaker, gate and quarantine: as if an attempt had
-/// ended with the status that stands for it.
-pub fn classified(class: OutcomeClass, retry_after: Option<core::time::Duration>) -> trunkline_routing::classify::Classified {
-    use trunkline_routing::classify::{
-        BodyFault, ErrorFields, TransportFault, classify, classify_body, classify_mid_stream, classify_transport,
-    };
-    let fields = |code| ErrorFields { code: Some(code), ..ErrorFields::default() };
-    let status = |status| classify(status, &ErrorFields::default(), retry_after);
-    match class {
-        OutcomeClass::Ok => status(200),
-        OutcomeClass::Connect => classify_transport(TransportFault::Connect),
-        OutcomeClass::Reset => classify_transport(TransportFault::Reset),
-        OutcomeClass::Timeout => classify_transport(TransportFault::AttemptTimeout),
-        OutcomeClass::ServerError => status(500),
-        OutcomeClass::Unavailable => status(502),
-        OutcomeClass::Overloaded => status(529),
-        OutcomeClass::RateLimited => status(429),
-        OutcomeClass::Auth => status(401),
-        OutcomeClass::Quota => status(402),
-        OutcomeClass::ModelNotFound => classify(404, &fields("model_not_found"), retry_after),
-        OutcomeClass::ContextLength => classify(400, &fields("context_length_exceeded"), retry_after),
-        OutcomeClass::ContentFilter => classify(400, &fields("content_filter"), retry_after),
-        OutcomeClass::InvalidRequest => status(400),
-        OutcomeClass::Malformed => classify_body(BodyFault::NotJson),
-        OutcomeClass::Empty => classify_body(BodyFault::Empty),
-        OutcomeClass::MidStream => classify_mid_stream(&ErrorFields::default()),
-        OutcomeClass::Cancelled | OutcomeClass::Overtaken => classify_transport(TransportFault::Cancelled),
-        OutcomeClass::Transient => status(408),
-        OutcomeClass::Misconfigured => status(525),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_outcome_has_its_own_wire_value_and_its_own_meaning() {
-        for class in OutcomeClass::ALL {
-            assert_eq!(outcome(wire_outcome(class)), Some(class));
-            let means = classified(class, None).class;
-            let expected = if class == OutcomeClass::Overtaken { OutcomeClass::Cancelled } else { class };
-            assert_eq!(means, expected);
-        }
-        assert_eq!(outcome(v1::OutcomeClass::Unspecified), None);
-    }
 
     #[test]
     fn dollars_are_exact_and_garbage_is_refused() {

@@ -7,6 +7,7 @@ mod decision;
 mod field;
 mod guard;
 mod histogram;
+mod outcome;
 mod provider;
 pub mod sync;
 mod table;
@@ -14,8 +15,9 @@ mod virtual_model;
 
 pub use canonical::{canonical, etag_of_provider, etag_of_virtual_model};
 pub use decision::{
-    candidates, check_tags, classified, exclusions, outcome, route_profile, usd, wire_outcome, wire_strategy,
+    breaker_state, candidates, check_tags, exclusions, route_profile, route_state, usd, wire_strategy,
 };
+pub use outcome::{Reported, outcome, reported, wire_outcome};
 pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};
 pub use table::routing_table;

@@ -8,19 +8,18 @@ use std::{
 
 use tonic::Status;
 use trunkline_proto::{
-    convert::{candidates, exclusions, wire_strategy},
-    routing::v1::{RouteState, TargetState},
+    convert::{breaker_state, candidates, exclusions, route_state, wire_strategy},
+    routing::v1::RouteState,
     status,
-    types::v1::{BreakerState, Decision},
+    types::v1::Decision,
 };
 use trunkline_routing::{
-    breaker::State,
     classify::Classified,
     decide::{self, Route},
     eligibility::Profile,
     learn::learn,
-    registry::{Binding, BreakerView, Forced, Registry},
-    table::{Constraints, DeploymentIndex, Strategy, Target, Tier, Timeouts, VirtualModel},
+    registry::{Binding, Forced, Registry},
+    table::VirtualModel,
     time::Timestamp,
 };
 
@@ -59,7 +58,7 @@ impl Brain {
         let Bound { state, binding, .. } = self.bind(repository);
         let table = &state.table;
         let now = self.now();
-        let pin = table.deployment_by_name(model).map(|deployment| pinned(model, deployment));
+        let pin = table.deployment_by_name(model).map(|deployment| VirtualModel::pin(model, deployment));
         let index = table.virtual_models.iter().position(|known| known.name.as_ref() == model);
         let route = match (&pin, index) {
             (Some(pin), _) => Route { model: pin, index: None },
@@ -67,7 +66,7 @@ impl Brain {
             (None, None) => return Err(status::not_found("virtual model", model)),
         };
         let decision = decide::take(&mut self.registry, table, &binding, route, profile, now);
-        let breaker = |deployment| shown(&self.registry.breaker(&binding, deployment, now));
+        let breaker = |deployment| breaker_state(&self.registry.breaker(&binding, deployment, now));
         Ok(Decision {
             decision_id: uuid::Uuid::new_v4().to_string(),
             time: Some(SystemTime::now().into()),
@@ -113,22 +112,9 @@ impl Brain {
         let (table, now) = (&state.table, self.now());
         let route = Route { model, index: Some(index) };
         let decision = decide::decide(&mut self.registry, table, binding, route, &Profile::default(), now);
-        let share = |deployment: DeploymentIndex, tier: usize| {
-            let found =
-                decision.candidates.iter().find(|one| one.deployment == deployment && one.tier == tier);
-            found.map_or(0.0, |candidate| candidate.probability)
-        };
-        // By place, not by whose turn it is: turns are no change of the distribution.
-        let mut targets = Vec::new();
-        for (tier, places) in model.tiers.iter().enumerate() {
-            targets.extend(places.targets.iter().map(|target| TargetState {
-                deployment: table.deployment(target.deployment).name.to_string(),
-                tier: tier as u32,
-                share: share(target.deployment, tier),
-                breaker_state: shown(&self.registry.breaker(binding, target.deployment, now)).into(),
-            }));
-        }
-        RouteState { model: model.name.to_string(), strategy: wire_strategy(model.strategy).into(), targets }
+        route_state(table, model, &decision, |deployment| {
+            breaker_state(&self.registry.breaker(binding, deployment, now))
+        })
     }
 
     /// Follows configuration and verdicts when they changed.
@@ -166,33 +152,4 @@ impl Brain {
 
 fn remaining(end_unix_ms: u64) -> Duration {
     (UNIX_EPOCH + Duration::from_millis(end_unix_ms)).duration_since(SystemTime::now()).unwrap_or_default()
-}
-
-/// The breaker as the wire shows it.
-fn shown(view: &BreakerView) -> BreakerState {
-    match (view.forced, view.state) {
-        (Some(Forced::Open), _) => BreakerState::ForcedOpen,
-        (Some(Forced::Closed), _) => BreakerState::ForcedClosed,
-        (None, State::Closed) => BreakerState::Closed,
-        (None, State::Open { .. }) => BreakerState::Open,
-        (None, State::HalfOpen { .. }) => BreakerState::HalfOpen,
-        (None, State::Ramping { .. }) => BreakerState::Ramping,
-    }
-}
-
-/// The virtual model that a pin stands for. Only its one target matters here: nothing
-/// is sent.
-fn pinned(name: &str, deployment: DeploymentIndex) -> VirtualModel {
-    let targets = vec![Target { deployment, weight: 1 }];
-    VirtualModel {
-        name: name.into(),
-        strategy: Strategy::Weighted,
-        constraints: Constraints::default(),
-        deadline: Duration::from_secs(60),
-        max_attempts: 1,
-        retry_budget_percent: 0,
-        tiers: vec![Tier { targets, timeouts: Timeouts::default(), max_attempts: 1 }],
-        context_length_fallback: false,
-        content_filter_fallback: false,
-    }
 }

@@ -4,14 +4,13 @@ use std::{collections::HashMap, time::Duration};
 
 use tonic::Status;
 use trunkline_proto::{
-    convert::{classified, outcome, wire_outcome},
+    convert::{reported, wire_outcome},
     routing::v1::ReportOutcomeRequest,
     status,
     types::v1::{Attempt, Decision, OutcomeClass as WireOutcome},
 };
 use trunkline_routing::{
-    classify::{Classified, ErrorFields, OutcomeClass, classify},
-    money::Tokens,
+    classify::Classified,
     table::RoutingTable,
 };
 
@@ -34,27 +33,13 @@ impl Outcome {
         if !decision.candidates.iter().any(|candidate| candidate.deployment == request.deployment) {
             return Err(status::invalid_field("deployment", "is not one of the decision's candidates"));
         }
-        let class = class(request)?;
-        let duration = |field: &str, given: Option<prost_types::Duration>| match given.map(Duration::try_from)
-        {
-            None => Ok(None),
-            Some(Ok(duration)) => Ok(Some(duration)),
-            Some(Err(_)) => Err(status::invalid_field(field, "must not be negative")),
-        };
-        duration("ttft", request.ttft)?;
-        duration("duration", request.duration)?;
-        let retry_after = duration("retry_after", request.retry_after)?;
+        let said = reported(request).map_err(|(field, problem)| status::invalid_field(field, problem))?;
         let price =
             table.deployment_by_name(&request.deployment).and_then(|index| table.deployment(index).price);
-        let tokens = request.usage.as_ref().map(|usage| Tokens {
-            input: usage.input_tokens,
-            cached_input: usage.cached_input_tokens,
-            output: usage.output_tokens,
-        });
-        let cost = tokens.and_then(|tokens| price.map(|price| price.cost(tokens).0));
+        let cost = said.tokens.and_then(|tokens| price.map(|price| price.cost(tokens).0));
         let attempt = Attempt {
             deployment: request.deployment.clone(),
-            outcome: wire_outcome(class).into(),
+            outcome: wire_outcome(said.class).into(),
             status: request.status,
             ttft: request.ttft,
             duration: request.duration,
@@ -63,7 +48,7 @@ impl Outcome {
             started_after: None,
         };
         let key = Key { deployment: request.deployment.clone(), model: decision.model.clone() };
-        Ok(Self { classified: classified(class, retry_after), attempt, key })
+        Ok(Self { classified: said.classified, attempt, key })
     }
 
     /// What statistics count.
@@ -89,16 +74,4 @@ impl Outcome {
         }
         HashMap::from([(self.key.clone(), totals)])
     }
-}
-
-fn class(request: &ReportOutcomeRequest) -> Result<OutcomeClass, Status> {
-    let given = WireOutcome::try_from(request.outcome)
-        .map_err(|_| status::invalid_field("outcome", "is not a known OutcomeClass"))?;
-    if let Some(class) = outcome(given) {
-        return Ok(class);
-    }
-    let http = u16::try_from(request.status).ok().filter(|status| (100..600).contains(status));
-    let right = "give an outcome, or a status from 100 to 599 to be classified";
-    let http = http.ok_or_else(|| status::invalid_field("outcome", right))?;
-    Ok(classify(http, &ErrorFields::default(), None).class)
 }
