@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, tim
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::{HealthReporter, HealthService};
@@ -171,9 +171,10 @@ fn workers(
     shared: &Arc<Shared>,
     listeners: ingress::Listeners,
     reporter: &HealthReporter,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
+) -> Result<Workers, StartError> {
     let tls = upstream::client_config()?;
     let mut threads = Vec::new();
+    let (alive, ended) = mpsc::channel(1);
     for (number, socket) in listeners.sockets.into_iter().enumerate() {
         let worker =
             Arc::new(Worker { shared: Arc::clone(shared), upstream: Upstream::new(Arc::clone(&tls)) });
@@ -181,7 +182,9 @@ fn workers(
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
         let draining = shared.draining.clone();
+        let alive = alive.clone();
         let serve = async move {
+            let _alive = alive;
             let Ok(listener) = TcpListener::from_std(socket) else { return };
             tokio::spawn(evict(Arc::clone(&worker), draining.clone()));
             ingress::serve(Arc::clone(&worker), listener, routes, draining).await;
@@ -190,7 +193,7 @@ fn workers(
         let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(serve));
         threads.push(thread.map_err(StartError::Worker)?);
     }
-    Ok(threads)
+    Ok(Workers { threads, ended })
 }
 
 async fn evict(worker: Arc<Worker>, draining: CancellationToken) {
@@ -200,10 +203,17 @@ async fn evict(worker: Arc<Worker>, draining: CancellationToken) {
     }
 }
 
+/// The worker threads. Nothing is ever sent on `ended`: it closes when the last of them
+/// is done.
+struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    ended: mpsc::Receiver<()>,
+}
+
 /// What must be taken down in order.
 struct Agent {
     shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
     background: TaskTracker,
     stop: CancellationToken,
     stop_telemetry: CancellationToken,
@@ -276,16 +286,15 @@ impl Agent {
         tracing::info!(in_flight = self.shared.in_flight(), "draining");
         self.reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.shared.draining.cancel();
-        let workers = self.workers;
-        let joined = tokio::task::spawn_blocking(move || {
-            for worker in workers {
-                if worker.join().is_err() {
-                    tracing::error!("a worker thread panicked");
-                }
-            }
-        });
-        if tokio::time::timeout(DRAIN_WITHIN, joined).await.is_err() {
+        let mut workers = self.workers;
+        // Threads that still serve after that end with the process.
+        if tokio::time::timeout(DRAIN_WITHIN, workers.ended.recv()).await.is_err() {
             tracing::warn!("requests were still running when the time to drain was up");
+        }
+        for thread in workers.threads.into_iter().filter(JoinHandle::is_finished) {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
         }
         self.stop_telemetry.cancel();
         self.background.close();

@@ -33,6 +33,8 @@ pub struct EventFacts {
     pub output_bytes: usize,
     /// The event could not be read, so counts may be missing.
     pub usage_unreliable: bool,
+    /// It is no JSON at all. It may be content, and it may be rubbish.
+    pub unreadable: bool,
 }
 
 #[derive(Deserialize)]
@@ -141,12 +143,13 @@ pub fn inspect(event: &Event) -> EventFacts {
     facts
 }
 
-/// An event that is not a chunk. An error in an unknown shape is still one; anything
-/// else may be content and must not be lost to a move elsewhere.
+/// An event that is not a chunk. An error in an unknown shape is still one. Anything
+/// else may be content: it is passed on, but does not begin an answer, so that another
+/// target can take over from one that sends nothing but rubbish.
 fn unread(data: &[u8], named_error: bool) -> EventFacts {
     let error = if named_error { Some(error_body::parse(data)) } else { error_body::parse_in_success(data) };
-    let has_content = error.is_none() && !data.trim_ascii().is_empty();
-    EventFacts { error, has_content, usage_unreliable: true, ..EventFacts::default() }
+    let unreadable = error.is_none() && !data.trim_ascii().is_empty();
+    EventFacts { error, unreadable, usage_unreliable: true, ..EventFacts::default() }
 }
 
 #[cfg(test)]
