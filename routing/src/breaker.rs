@@ -18,7 +18,13 @@ use core::time::Duration;
 
 use rand_core::Rng;
 
-use crate::{math, table::BreakerPolicy, time::Timestamp, window::Window};
+use crate::{math, table::BreakerPolicy, tenant::Tenant, time::Timestamp, window::Window};
+
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use state::{Admission, Entry, Sample, State, Trip};
 
 /// Successes of probes that end half-open.
 const PROBES_TO_CLOSE: u32 = 2;
@@ -44,92 +50,6 @@ const OPENINGS_MAX: u32 = 32;
 const JITTER: f64 = 0.2;
 /// Results remembered for [`Breaker::recently_clean`].
 const RECENT: u32 = 10;
-
-/// What a result means to the breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sample {
-    /// The target is alive.
-    Success,
-    /// Counts in the run and in the ratio.
-    Failure,
-    /// Counts in the ratio only.
-    RatioFailure,
-    /// Fails a probe, and means nothing otherwise.
-    RateLimited,
-    /// Means nothing.
-    Neutral,
-}
-
-/// Why it opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trip {
-    /// So many failures in a row.
-    Consecutive,
-    /// So large a share of failures.
-    Ratio,
-    /// A probe failed.
-    Probe,
-    /// Failures on the way back.
-    Ramp,
-}
-
-impl Trip {
-    /// For people.
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Self::Consecutive => "failures in a row",
-            Self::Ratio => "share of failures in the window",
-            Self::Probe => "the probe failed",
-            Self::Ramp => "failures while traffic returned",
-        }
-    }
-}
-
-/// The state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Normal.
-    Closed,
-    /// No traffic until then.
-    Open {
-        /// When a probe is allowed.
-        until: Timestamp,
-        /// Why.
-        trip: Trip,
-    },
-    /// One probe at a time.
-    HalfOpen {
-        /// The running probe's end of lease.
-        probe: Option<Timestamp>,
-        /// Probes that succeeded.
-        successes: u32,
-    },
-    /// A growing share of its weight.
-    Ramping {
-        /// Index into the steps.
-        step: usize,
-        /// When the step began.
-        since: Timestamp,
-        /// Results in this step.
-        results: u32,
-        /// Failures among them.
-        failures: u32,
-    },
-}
-
-/// Whether an attempt may start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// With this share of its weight, in percent.
-    Share(u8),
-    /// As the probe.
-    Probe,
-    /// Not before then.
-    Rejected {
-        /// When to ask again.
-        until: Timestamp,
-    },
-}
 
 /// The breaker.
 #[derive(Clone, Debug)]
@@ -205,35 +125,30 @@ impl Breaker {
         }
     }
 
-    /// An attempt starts; returns the epoch that its result must carry, and whether
-    /// it is a probe.
-    pub fn begin(&mut self, now: Timestamp) -> (u64, bool) {
+    /// An attempt starts, for no tenant unless its [`Entry`] is told.
+    pub fn begin(&mut self, now: Timestamp) -> Entry {
         self.advance(now);
+        let mut entry = Entry { epoch: self.epoch, probe: false, tenant: Tenant::NONE };
         if let State::HalfOpen { probe: probe @ None, .. } = &mut self.state {
             *probe = Some(now + PROBE_LEASE);
-            return (self.epoch, true);
+            entry.probe = true;
         }
-        (self.epoch, false)
+        entry
     }
 
-    /// A result. `probe` as [`Self::begin`] said. Returns whether the breaker opened.
-    pub fn record(
-        &mut self,
-        now: Timestamp,
-        epoch: u64,
-        probe: bool,
-        sample: Sample,
-        rng: &mut impl Rng,
-    ) -> bool {
+    /// A result of the attempt that got `entry`. Returns whether the breaker opened.
+    pub fn record(&mut self, now: Timestamp, entry: Entry, sample: Sample, rng: &mut impl Rng) -> bool {
         self.advance(now);
-        if epoch != self.epoch {
-            return probe && self.record_late_probe(now, epoch, sample, rng);
+        if entry.epoch != self.epoch {
+            return entry.probe && self.record_late_probe(now, entry.epoch, sample, rng);
         }
         self.remember(sample);
         match self.state {
-            State::Closed => self.record_closed(now, sample, rng),
+            State::Closed => self.record_closed(now, entry.tenant, sample, rng),
             State::Open { .. } => false,
-            State::HalfOpen { successes, .. } => probe && self.record_probe(now, successes, sample, rng),
+            State::HalfOpen { successes, .. } => {
+                entry.probe && self.record_probe(now, successes, sample, rng)
+            }
             State::Ramping { step, since, results, failures } => {
                 let (failed, counts) = match sample {
                     Sample::Success => (0, 1),
@@ -266,8 +181,8 @@ impl Breaker {
 
     /// An attempt looks bad, but its result will be known later only: free moves to
     /// this target end now.
-    pub fn suspect(&mut self, epoch: u64) {
-        if epoch == self.epoch {
+    pub fn suspect(&mut self, entry: Entry) {
+        if entry.epoch == self.epoch {
             self.remember(Sample::Failure);
         }
     }
@@ -286,11 +201,11 @@ impl Breaker {
         self.recent = ((self.recent << 1) | failed) & ((1 << RECENT) - 1);
     }
 
-    fn record_closed(&mut self, now: Timestamp, sample: Sample, rng: &mut impl Rng) -> bool {
+    fn record_closed(&mut self, now: Timestamp, tenant: Tenant, sample: Sample, rng: &mut impl Rng) -> bool {
         match sample {
             Sample::Success => {
                 self.consecutive = 0;
-                self.window.record(now, false);
+                self.window.record(now, tenant, false);
                 let forgiven = now.since(self.clean_since).as_nanos() / FORGIVE_AFTER.as_nanos();
                 if forgiven > 0 && self.openings > 0 {
                     let steps = forgiven.min(u128::from(OPENINGS_MAX)) as u32;
@@ -300,7 +215,7 @@ impl Breaker {
             }
             Sample::Failure | Sample::RatioFailure => {
                 self.clean_since = now;
-                self.window.record(now, true);
+                self.window.record(now, tenant, true);
                 self.consecutive = self.consecutive.saturating_add(u32::from(sample == Sample::Failure));
                 let (failures, total) = self.window.counts(now);
                 if self.consecutive >= self.policy.consecutive_failures {
@@ -396,167 +311,4 @@ fn step_is_over(since: Timestamp, results: u32, failures: u32, now: Timestamp) -
 /// Share of the weight in percent while ramping at `step`.
 pub fn ramp_percent(step: usize) -> u8 {
     RAMP.get(step).copied().unwrap_or(100)
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::{SeedableRng, rngs::StdRng};
-
-    use super::*;
-
-    struct Bench {
-        breaker: Breaker,
-        now: Timestamp,
-        rng: StdRng,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let breaker = Breaker::new(BreakerPolicy::default(), 1, Timestamp::ZERO);
-            Self { breaker, now: Timestamp::ZERO, rng: StdRng::seed_from_u64(1) }
-        }
-
-        fn run(&mut self, sample: Sample) -> bool {
-            let (epoch, probe) = self.breaker.begin(self.now);
-            self.breaker.record(self.now, epoch, probe, sample, &mut self.rng)
-        }
-
-        fn pass(&mut self, millis: u64) {
-            self.now = self.now + Duration::from_millis(millis);
-        }
-
-        fn open(&mut self) {
-            while !self.run(Sample::Failure) {}
-        }
-
-        fn wait_for_probe(&mut self) {
-            while self.breaker.admission(self.now) != Admission::Probe {
-                self.pass(10);
-            }
-        }
-    }
-
-    #[test]
-    fn five_failures_in_a_row_open_it() {
-        let mut bench = Bench::new();
-        let opened: Vec<bool> = (0..5).map(|_| bench.run(Sample::Failure)).collect();
-        assert_eq!(opened, [false, false, false, false, true]);
-        assert!(matches!(bench.breaker.admission(bench.now), Admission::Rejected { .. }));
-    }
-
-    #[test]
-    fn a_success_between_failures_keeps_it_closed_until_the_ratio_trips() {
-        let mut bench = Bench::new();
-        let mut results = 0;
-        while matches!(bench.breaker.state(bench.now), State::Closed) {
-            bench.run(if results % 2 == 0 { Sample::Success } else { Sample::Failure });
-            results += 1;
-        }
-        assert_eq!(results, 20);
-    }
-
-    #[test]
-    fn rate_limits_and_cancels_never_open_it() {
-        let mut bench = Bench::new();
-        for _ in 0..1_000 {
-            assert!(!bench.run(Sample::RateLimited));
-            assert!(!bench.run(Sample::Neutral));
-        }
-    }
-
-    #[test]
-    fn half_open_lets_one_probe_through_at_a_time() {
-        let mut bench = Bench::new();
-        bench.open();
-        bench.wait_for_probe();
-        let (epoch, probe) = bench.breaker.begin(bench.now);
-        assert!(probe);
-        assert!(matches!(bench.breaker.admission(bench.now), Admission::Rejected { .. }));
-        bench.breaker.record(bench.now, epoch, true, Sample::Success, &mut bench.rng);
-        assert_eq!(bench.breaker.admission(bench.now), Admission::Probe);
-    }
-
-    #[test]
-    fn a_probe_that_never_reports_frees_its_place() {
-        let mut bench = Bench::new();
-        bench.open();
-        bench.wait_for_probe();
-        bench.breaker.begin(bench.now);
-        bench.pass(30_000);
-        assert_eq!(bench.breaker.admission(bench.now), Admission::Probe);
-    }
-
-    #[test]
-    fn a_probe_that_outlives_its_lease_counts_but_keeps_its_hands_off_the_next_ones_place() {
-        let mut bench = Bench::new();
-        bench.open();
-        bench.wait_for_probe();
-        let (slow, _) = bench.breaker.begin(bench.now);
-        bench.pass(30_000);
-        let (next, probe) = bench.breaker.begin(bench.now);
-        assert!(probe);
-        bench.breaker.record(bench.now, slow, true, Sample::Success, &mut bench.rng);
-        let state = bench.breaker.state(bench.now);
-        assert!(matches!(state, State::HalfOpen { probe: Some(_), successes: 1 }), "{state:?}");
-        bench.breaker.record(bench.now, next, true, Sample::Success, &mut bench.rng);
-        assert!(matches!(bench.breaker.state(bench.now), State::Ramping { .. }));
-    }
-
-    #[test]
-    fn a_rate_limited_probe_opens_it_again_for_longer() {
-        let mut bench = Bench::new();
-        bench.open();
-        bench.wait_for_probe();
-        let opened_at = bench.now;
-        assert!(bench.run(Sample::RateLimited));
-        bench.wait_for_probe();
-        let open_for = bench.now.since(opened_at);
-        assert!(open_for >= Duration::from_millis(3_200) && open_for <= Duration::from_millis(4_810));
-    }
-
-    #[test]
-    fn two_probes_close_it_and_the_share_returns_in_steps() {
-        let mut bench = Bench::new();
-        bench.open();
-        bench.wait_for_probe();
-        bench.run(Sample::Success);
-        bench.run(Sample::Success);
-        let mut shares = Vec::new();
-        while shares.last() != Some(&100) {
-            let Admission::Share(share) = bench.breaker.admission(bench.now) else { panic!("shut") };
-            if shares.last() != Some(&share) {
-                shares.push(share);
-            }
-            bench.run(Sample::Success);
-            bench.pass(500);
-        }
-        assert_eq!(shares, [10, 25, 50, 100]);
-    }
-
-    #[test]
-    fn results_of_attempts_from_before_the_trip_are_dropped() {
-        let mut bench = Bench::new();
-        let (old_epoch, _) = bench.breaker.begin(bench.now);
-        bench.open();
-        bench.wait_for_probe();
-        assert!(!bench.breaker.record(bench.now, old_epoch, false, Sample::Failure, &mut bench.rng));
-        assert_eq!(bench.breaker.admission(bench.now), Admission::Probe);
-    }
-
-    #[test]
-    fn clean_minutes_forgive_openings() {
-        let mut bench = Bench::new();
-        bench.open();
-        bench.wait_for_probe();
-        bench.run(Sample::Failure);
-        bench.wait_for_probe();
-        bench.run(Sample::Success);
-        bench.run(Sample::Success);
-        assert_eq!(bench.breaker.openings(), 2);
-        for _ in 0..600 {
-            bench.pass(300);
-            bench.run(Sample::Success);
-        }
-        assert_eq!(bench.breaker.openings(), 0);
-    }
 }

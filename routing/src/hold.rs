@@ -88,6 +88,11 @@ impl Hold {
         self.gates_in_a_row = 0;
     }
 
+    /// Somebody acted: it is tried again now. A gate stays.
+    pub const fn end_quarantine(&mut self) {
+        self.quarantine = None;
+    }
+
     /// Forgets both.
     pub fn clear(&mut self) {
         *self = Self::default();

@@ -1,5 +1,5 @@
-//! What a single result means to gate, quarantine and breaker, outside of a
-//! [`crate::request::Request`]: an app made the call itself and reports it.
+//! What a single result means to gate, quarantine and breaker: of an attempt of a
+//! [`crate::request::Request`], or of a call that an app made itself and reports.
 
 use rand_core::Rng;
 
@@ -41,6 +41,12 @@ pub fn learn(
     classified: &Classified,
     rng: &mut impl Rng,
 ) -> bool {
+    hold(registry, ticket, now, classified);
+    registry.record(ticket, now, sample(classified), rng)
+}
+
+/// Tells gate and quarantine, not the breaker.
+pub(crate) fn hold(registry: &mut Registry, ticket: Ticket, now: Timestamp, classified: &Classified) {
     if let Some(gate) = classified.gate {
         registry.gate(ticket, now, gate);
     }
@@ -48,5 +54,4 @@ pub fn learn(
         let reason = quarantine_reason(scope, classified.class);
         registry.quarantine(ticket, now, reason, scope, QUARANTINE_DEFAULT);
     }
-    registry.record(ticket, now, sample(classified), rng)
 }

@@ -26,5 +26,6 @@ pub mod registry;
 pub mod request;
 pub mod swrr;
 pub mod table;
+pub mod tenant;
 pub mod time;
 pub mod window;

@@ -11,97 +11,29 @@ use core::time::Duration;
 use rand_core::Rng;
 
 use crate::{
-    breaker::Sample,
-    classify::{Classified, OutcomeClass, Remedy},
-    decide::Route,
     eligibility::Profile,
-    math,
-    registry::{Binding, Registry, Ticket},
-    table::{DeploymentIndex, RoutingTable, Timeouts},
+    registry::Ticket,
+    table::{DeploymentIndex, Timeouts},
+    tenant::Tenant,
     time::Timestamp,
 };
 
 mod blame;
 mod choose;
+mod directive;
+mod outcome;
 #[cfg(test)]
 mod tests;
 
-use blame::Blame;
 pub use blame::Loser;
+pub use directive::{AttemptId, Context, Directive, Failure};
 
-/// A same-deployment retry comes at a random moment within this.
-const SAME_RETRY_WITHIN: Duration = Duration::from_millis(250);
 /// A new round over deployments that all failed waits up to this, doubling ...
 const ROUND_BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// ... up to this.
 const ROUND_BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Calls that never reached the provider are repeated free of charge, so often at most.
-const REPLAYS_MAX: u32 = 2;
 /// When nothing can start beside a silent attempt, it is tried again after so long.
 const BESIDE_AGAIN_AFTER: Duration = Duration::from_millis(500);
-
-/// Names an attempt within its request, by order of starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AttemptId(pub u32);
-
-/// What the caller must do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Directive {
-    /// Start an attempt, then ask again.
-    Start {
-        /// Its name.
-        id: AttemptId,
-        /// Where it goes.
-        deployment: DeploymentIndex,
-        /// Its tier, for time limits.
-        tier: usize,
-    },
-    /// End an attempt that ran out of time, report it with [`Request::failed`], then
-    /// ask again.
-    Kill(AttemptId),
-    /// Wait for an attempt to say something, at most until then, then ask again.
-    Wait(Timestamp),
-    /// It is over; running attempts are to be dropped after [`Request::abandon`].
-    Fail(Failure),
-}
-
-/// How a request ends without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// What this attempt's provider said goes to the caller.
-    Return(AttemptId),
-    /// All that was allowed was tried.
-    Exhausted {
-        /// When it may work again, if known.
-        retry_after: Option<Duration>,
-        /// Every attempt was refused for its rate.
-        rate_limited: bool,
-    },
-    /// Nothing was tried, since no target may serve the request now.
-    NoTarget {
-        /// When one may, if known.
-        retry_after: Option<Duration>,
-    },
-    /// The deadline passed.
-    Deadline,
-}
-
-/// The world in which a request asks: who it is decided on, and what is known.
-#[derive(Debug)]
-pub struct Context<'a, R> {
-    /// What is known of targets.
-    pub registry: &'a mut Registry,
-    /// The table the request started under.
-    pub table: &'a RoutingTable,
-    /// Maps that table to the registry.
-    pub binding: &'a Binding,
-    /// What it was decided on.
-    pub route: Route<'a>,
-    /// Now.
-    pub now: Timestamp,
-    /// Chance.
-    pub rng: &'a mut R,
-}
 
 /// An attempt under way.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +71,7 @@ struct Spent {
 #[derive(Debug)]
 pub struct Request {
     profile: Profile,
+    tenant: Tenant,
     deadline: Timestamp,
     /// The caller set a deadline so short that running into it blames nobody.
     impatient: bool,
@@ -185,6 +118,7 @@ impl Request {
         context.registry.bucket().earn(model.retry_budget_percent);
         Self {
             profile,
+            tenant: Tenant::NONE,
             deadline: context.now + allowed,
             impatient: caller_deadline.is_some_and(|caller| caller < first_token),
             live: Vec::new(),
@@ -207,6 +141,13 @@ impl Request {
             last_return: None,
             all_rate_limited: true,
         }
+    }
+
+    /// It is made for that tenant. Without this: for none.
+    #[must_use]
+    pub const fn of_tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = tenant;
+        self
     }
 
     /// What the decision knows of it.
@@ -296,6 +237,7 @@ impl Request {
         let now = context.now;
         let tokens = self.profile.expected_tokens();
         let ticket = context.registry.begin(context.binding, deployment, now, tokens.input + tokens.output);
+        let ticket = ticket.of_tenant(self.tenant);
         let Timeouts { first_token, attempt, .. } = context.route.model.tiers[tier].timeouts;
         let generation = if self.profile.stream {
             Duration::ZERO
@@ -322,92 +264,6 @@ impl Request {
             kill: attempt.map(|attempt| now + attempt),
         });
         Directive::Start { id, deployment, tier }
-    }
-
-    /// An attempt failed. `classified` says what it means.
-    pub fn failed<R: Rng>(
-        &mut self,
-        context: &mut Context<'_, R>,
-        id: AttemptId,
-        classified: &Classified,
-    ) -> bool {
-        let Some(at) = self.live.iter().position(|live| live.id == id) else { return false };
-        let live = self.live.swap_remove(at);
-        self.all_rate_limited &= classified.class == OutcomeClass::RateLimited;
-        let opened = self.account(context, &live, classified);
-        context.registry.release(live.ticket);
-        self.remedy(context, &live, classified);
-        opened
-    }
-
-    fn remedy<R: Rng>(&mut self, context: &mut Context<'_, R>, live: &Live, classified: &Classified) {
-        let now = context.now;
-        let model = context.route.model;
-        let &Live { deployment, tier, .. } = live;
-        match classified.remedy {
-            Remedy::Replay if self.replays < REPLAYS_MAX => {
-                self.replays += 1;
-                self.attempts -= 1;
-                if self.live.is_empty() {
-                    self.same_retry = Some(SameRetry { deployment, tier, at: now, free: true });
-                } else {
-                    self.tried.retain(|tried| *tried != deployment);
-                    self.move_is_free = true;
-                }
-            }
-            Remedy::Done | Remedy::Other | Remedy::Quarantine | Remedy::Replay => {}
-            Remedy::OtherWithGate => {
-                // The gate keeps it away; when that opens it may be met again.
-                self.tried.retain(|tried| *tried != deployment);
-                self.move_is_free = classified.class == OutcomeClass::RateLimited;
-            }
-            Remedy::SameThenOther | Remedy::SameThenReturn => {
-                let used = core::mem::replace(&mut self.spent.same_retry, true);
-                if !used && self.live.is_empty() && self.may_repeat(context) {
-                    let at = now + SAME_RETRY_WITHIN.mul_f64(math::unit(context.rng));
-                    self.same_retry = Some(SameRetry { deployment, tier, at, free: false });
-                } else if classified.remedy == Remedy::SameThenReturn {
-                    self.failure = Some(Failure::Return(live.id));
-                }
-            }
-            Remedy::LargerContext if model.context_length_fallback => {
-                let window = context.table.deployment(deployment).context_window.unwrap_or(0);
-                self.window_over = self.window_over.max(Some(window));
-                self.last_return = Some(live.id);
-            }
-            Remedy::ContentFilter if model.content_filter_fallback => {
-                self.refused.push(deployment);
-                self.last_return = Some(live.id);
-            }
-            Remedy::LargerContext | Remedy::ContentFilter | Remedy::Return | Remedy::EndInBand => {
-                self.failure = Some(Failure::Return(live.id));
-            }
-        }
-    }
-
-    /// An attempt has its first content (stream) or its whole answer (unary). The
-    /// others lose and are to be dropped. The ticket is the winner's: give it back
-    /// with [`Registry::release`] when its answer is over.
-    pub fn won<R: Rng>(
-        &mut self,
-        context: &mut Context<'_, R>,
-        id: AttemptId,
-    ) -> Option<(Ticket, Vec<Loser>)> {
-        let at = self.live.iter().position(|live| live.id == id)?;
-        let winner = self.live.swap_remove(at);
-        context.registry.record(winner.ticket, context.now, Sample::Success, context.rng);
-        let losers = self.settle_losers(context, Blame::Silent);
-        self.settle_poison(context);
-        Some((winner.ticket, losers))
-    }
-
-    /// The request ends without a winner: it failed, or its caller left. What still
-    /// runs is to be dropped.
-    pub fn abandon<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Vec<Loser> {
-        let to_blame = self.failure == Some(Failure::Deadline) && !self.impatient;
-        let losers = self.settle_losers(context, if to_blame { Blame::Silent } else { Blame::Nobody });
-        self.settle_poison(context);
-        losers
     }
 
     fn give_up(&mut self, failure: Failure) -> Directive {

@@ -1,11 +1,16 @@
-//! Exact counts of results over a sliding window of ten buckets.
+//! Exact counts of results over a sliding window of ten buckets, in all and by tenant.
 
-use core::time::Duration;
+use alloc::vec::Vec;
+use core::{ops::RangeInclusive, time::Duration};
 
-use crate::time::Timestamp;
+use crate::{tenant::Tenant, time::Timestamp};
 
 /// A tenth of the window is forgotten at a time.
 const BUCKETS: usize = 10;
+/// Tenants counted apart in one window, at 160 bytes each; all others count as one more.
+const TENANTS_MAX: usize = 16;
+/// Fewer tenants can't outvote one of them.
+const TENANTS_TO_CAP: usize = 3;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
@@ -14,24 +19,12 @@ struct Bucket {
     total: u32,
 }
 
-/// The window.
-#[derive(Clone, Debug)]
-pub struct Window {
-    bucket_nanos: u64,
-    buckets: [Bucket; BUCKETS],
-}
+#[derive(Clone, Debug, Default)]
+struct Counts([Bucket; BUCKETS]);
 
-impl Window {
-    /// An empty window of that length.
-    pub fn new(length: Duration) -> Self {
-        let bucket_nanos = (length.as_nanos() as u64 / BUCKETS as u64).max(1);
-        Self { bucket_nanos, buckets: [Bucket::default(); BUCKETS] }
-    }
-
-    /// Counts a result.
-    pub fn record(&mut self, now: Timestamp, failed: bool) {
-        let number = now.as_nanos() / self.bucket_nanos;
-        let bucket = &mut self.buckets[(number % BUCKETS as u64) as usize];
+impl Counts {
+    fn record(&mut self, number: u64, failed: bool) {
+        let bucket = &mut self.0[(number % BUCKETS as u64) as usize];
         if bucket.number != number {
             *bucket = Bucket { number, ..Bucket::default() };
         }
@@ -39,13 +32,81 @@ impl Window {
         bucket.failures = bucket.failures.saturating_add(u32::from(failed));
     }
 
-    /// Failures and all results within the window.
-    pub fn counts(&self, now: Timestamp) -> (u32, u32) {
-        let newest = now.as_nanos() / self.bucket_nanos;
-        let oldest = newest.saturating_sub(BUCKETS as u64 - 1);
-        let live = self.buckets.iter().filter(|bucket| (oldest..=newest).contains(&bucket.number));
+    /// Failures and all results in these buckets.
+    fn sum(&self, live: &RangeInclusive<u64>) -> (u32, u32) {
+        let live = self.0.iter().filter(|bucket| live.contains(&bucket.number));
         live.fold((0, 0), |(failures, total), bucket| {
             (failures.saturating_add(bucket.failures), total.saturating_add(bucket.total))
+        })
+    }
+}
+
+/// The window.
+#[derive(Clone, Debug)]
+pub struct Window {
+    bucket_nanos: u64,
+    all: Counts,
+    /// None: those for whom no place was left.
+    tenants: Vec<(Option<Tenant>, Counts)>,
+}
+
+impl Window {
+    /// An empty window of that length.
+    pub fn new(length: Duration) -> Self {
+        let bucket_nanos = (length.as_nanos() as u64 / BUCKETS as u64).max(1);
+        Self { bucket_nanos, all: Counts::default(), tenants: Vec::new() }
+    }
+
+    /// Counts a result.
+    pub fn record(&mut self, now: Timestamp, tenant: Tenant, failed: bool) {
+        let number = now.as_nanos() / self.bucket_nanos;
+        self.all.record(number, failed);
+        if tenant != Tenant::NONE {
+            let place = self.place(now, tenant);
+            self.tenants[place].1.record(number, failed);
+        }
+    }
+
+    /// Failures and all results within the window. Where three or more tenants sent
+    /// traffic, none supplies more than half of the failures: what is beyond that is
+    /// left out of both numbers. Results of no tenant always count.
+    pub fn counts(&self, now: Timestamp) -> (u32, u32) {
+        let live = self.live(now);
+        let (failures, total) = self.all.sum(&live);
+        let sums = self.tenants.iter().map(|(_, counts)| counts.sum(&live)).filter(|(_, total)| *total > 0);
+        let (tenants, most) =
+            sums.fold((0, 0), |(tenants, most), (failures, _)| (tenants + 1, failures.max(most)));
+        if tenants < TENANTS_TO_CAP {
+            return (failures, total);
+        }
+        let others = failures.saturating_sub(most);
+        let beyond = most.saturating_sub(others);
+        (failures.saturating_sub(beyond), total.saturating_sub(beyond))
+    }
+
+    fn live(&self, now: Timestamp) -> RangeInclusive<u64> {
+        let newest = now.as_nanos() / self.bucket_nanos;
+        newest.saturating_sub(BUCKETS as u64 - 1)..=newest
+    }
+
+    /// Where the tenant is counted: at its own place, at a free one, at one whose
+    /// tenant has gone quiet, or with all others.
+    fn place(&mut self, now: Timestamp, tenant: Tenant) -> usize {
+        let find = |whose: Option<Tenant>| self.tenants.iter().position(|(counted, _)| *counted == whose);
+        if let Some(own) = find(Some(tenant)) {
+            return own;
+        }
+        let live = self.live(now);
+        let is_quiet =
+            |(whose, counts): &(Option<Tenant>, Counts)| whose.is_some() && counts.sum(&live).1 == 0;
+        if let Some(quiet) = self.tenants.iter().position(is_quiet) {
+            self.tenants[quiet] = (Some(tenant), Counts::default());
+            return quiet;
+        }
+        let whose = if self.tenants.len() < TENANTS_MAX { Some(tenant) } else { None };
+        find(whose).unwrap_or_else(|| {
+            self.tenants.push((whose, Counts::default()));
+            self.tenants.len() - 1
         })
     }
 }
@@ -54,11 +115,63 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn record(window: &mut Window, tenant: u64, failed: bool, times: u32) {
+        for _ in 0..times {
+            window.record(Timestamp::ZERO, Tenant::from_hash(tenant), failed);
+        }
+    }
+
+    fn window() -> Window {
+        Window::new(Duration::from_secs(30))
+    }
+
     #[test]
     fn results_leave_the_window() {
-        let mut window = Window::new(Duration::from_secs(30));
-        window.record(Timestamp::ZERO, true);
+        let mut window = window();
+        window.record(Timestamp::ZERO, Tenant::NONE, true);
         assert_eq!(window.counts(Timestamp::ZERO + Duration::from_secs(29)), (1, 1));
         assert_eq!(window.counts(Timestamp::ZERO + Duration::from_secs(30)), (0, 0));
+    }
+
+    #[test]
+    fn one_of_three_tenants_supplies_half_of_the_failures_at_most() {
+        let mut window = window();
+        record(&mut window, 1, true, 100);
+        record(&mut window, 2, false, 5);
+        assert_eq!(window.counts(Timestamp::ZERO), (100, 105), "two can't tell who is wrong");
+        record(&mut window, 3, false, 5);
+        assert_eq!(window.counts(Timestamp::ZERO), (0, 10));
+        record(&mut window, 3, true, 2);
+        assert_eq!(window.counts(Timestamp::ZERO), (4, 14));
+        record(&mut window, 2, true, 200);
+        assert_eq!(window.counts(Timestamp::ZERO), (204, 214));
+    }
+
+    #[test]
+    fn results_of_no_tenant_count_in_full() {
+        let mut window = window();
+        for tenant in 1..=3 {
+            record(&mut window, tenant, false, 1);
+        }
+        for _ in 0..10 {
+            window.record(Timestamp::ZERO, Tenant::NONE, true);
+        }
+        assert_eq!(window.counts(Timestamp::ZERO), (10, 13));
+    }
+
+    #[test]
+    fn however_many_tenants_there_are_the_window_stays_small_and_exact() {
+        let mut window = window();
+        for tenant in 1..=1_000 {
+            record(&mut window, tenant, true, 1);
+        }
+        assert_eq!(window.tenants.len(), TENANTS_MAX + 1);
+        assert_eq!(window.counts(Timestamp::ZERO), (32, 32), "the lump counts as one tenant");
+        let later = Timestamp::ZERO + Duration::from_secs(31);
+        for tenant in 2_000..2_003 {
+            window.record(later, Tenant::from_hash(tenant), true);
+        }
+        assert_eq!(window.counts(later), (3, 3), "places of quiet tenants are used again");
+        assert_eq!(window.tenants.len(), TENANTS_MAX + 1);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 use rand::{SeedableRng, rngs::StdRng};
 use trunkline_routing::{
-    breaker::{Admission, Breaker, Sample, State},
+    breaker::{Admission, Breaker, Entry, Sample, State},
     table::BreakerPolicy,
     time::Timestamp,
 };
@@ -44,8 +44,7 @@ struct World {
     breaker: Breaker,
     now: Timestamp,
     rng: StdRng,
-    /// Epoch, whether it is a probe, and its start.
-    under_way: Vec<(u64, bool, Timestamp)>,
+    under_way: Vec<(Entry, Timestamp)>,
 }
 
 impl World {
@@ -63,14 +62,14 @@ impl World {
             Event::Pass(millis) => self.now = self.now + Duration::from_millis(millis),
             Event::Begin if matches!(self.breaker.admission(self.now), Admission::Rejected { .. }) => {}
             Event::Begin => {
-                let (epoch, probe) = self.breaker.begin(self.now);
-                self.under_way.push((epoch, probe, self.now));
+                let entry = self.breaker.begin(self.now);
+                self.under_way.push((entry, self.now));
             }
             Event::End { .. } if self.under_way.is_empty() => {}
             Event::End { oldest, sample } => {
                 let at = if oldest { 0 } else { self.under_way.len() - 1 };
-                let (epoch, probe, _) = self.under_way.remove(at);
-                self.breaker.record(self.now, epoch, probe, sample, &mut self.rng);
+                let (entry, _) = self.under_way.remove(at);
+                self.breaker.record(self.now, entry, sample, &mut self.rng);
             }
         }
     }
@@ -78,7 +77,7 @@ impl World {
     /// Probes that hold a place: those of an opening that is over hold none.
     fn probes(&self) -> usize {
         let leased = |since: Timestamp| self.now.since(since) < LEASE;
-        self.under_way.iter().filter(|(_, probe, since)| *probe && leased(*since)).count()
+        self.under_way.iter().filter(|(entry, since)| entry.is_probe() && leased(*since)).count()
     }
 }
 

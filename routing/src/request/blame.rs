@@ -7,8 +7,8 @@ use rand_core::Rng;
 use super::{Context, Live, Request};
 use crate::{
     breaker::Sample,
-    classify::{BreakerCount, Classified, OutcomeClass, QUARANTINE_DEFAULT, QuarantineScope},
-    hold::QuarantineReason,
+    classify::{BreakerCount, Classified, OutcomeClass},
+    learn,
     registry::Ticket,
 };
 
@@ -38,34 +38,15 @@ impl Request {
         live: &Live,
         classified: &Classified,
     ) -> bool {
-        let now = context.now;
-        if let Some(gate) = classified.gate {
-            context.registry.gate(live.ticket, now, gate);
+        if classified.breaker != BreakerCount::Poisonable {
+            return learn::learn(context.registry, live.ticket, context.now, classified, context.rng);
         }
-        if let Some(scope) = classified.quarantine_scope {
-            let reason = match (scope, classified.class) {
-                (_, OutcomeClass::Misconfigured) => QuarantineReason::Misconfigured,
-                (QuarantineScope::Account, _) => QuarantineReason::Account,
-                (QuarantineScope::Credential, _) => QuarantineReason::Credential,
-                (QuarantineScope::Deployment, _) => QuarantineReason::Model,
-            };
-            context.registry.quarantine(live.ticket, now, reason, scope, QUARANTINE_DEFAULT);
-        }
-        let sample = match classified.breaker {
-            BreakerCount::Poisonable => {
-                // What it counts as is known at the request's end; until then it must
-                // not pass for a target that is well.
-                context.registry.suspect(live.ticket);
-                self.poison.push(live.ticket);
-                return false;
-            }
-            BreakerCount::Failure => Sample::Failure,
-            BreakerCount::RatioOnly => Sample::RatioFailure,
-            BreakerCount::Neutral if classified.class == OutcomeClass::RateLimited => Sample::RateLimited,
-            BreakerCount::Neutral => Sample::Neutral,
-            BreakerCount::Success => Sample::Success,
-        };
-        context.registry.record(live.ticket, now, sample, context.rng)
+        learn::hold(context.registry, live.ticket, context.now, classified);
+        // What it counts as is known at the request's end; until then it must not pass
+        // for a target that is well.
+        context.registry.suspect(live.ticket);
+        self.poison.push(live.ticket);
+        false
     }
 
     /// Marks attempts that were silent for too long.

@@ -1,0 +1,57 @@
+//! The state of one deployment, and of one account.
+
+use alloc::boxed::Box;
+
+use super::Forced;
+use crate::{
+    breaker::Breaker,
+    hold::Hold,
+    limits::Meter,
+    pace::Pace,
+    table::{Credential, Limits},
+    time::Timestamp,
+};
+
+/// Names a deployment's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotId {
+    pub(super) index: u32,
+    /// Places are used again: what was kept from an earlier use must not touch a later.
+    pub(super) incarnation: u32,
+}
+
+/// What is known of a deployment.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) name: Box<str>,
+    pub(super) breaker: Breaker,
+    pub(super) forced: Option<(Forced, Option<Timestamp>)>,
+    pub(super) hold: Hold,
+    /// None: the deployment is gone.
+    pub(super) account: Option<usize>,
+    pub(super) credential: Option<Credential>,
+    /// Counts changes of the credential: a late word on an old one says nothing about
+    /// the new one.
+    pub(super) credentials: u32,
+    pub(super) incarnation: u32,
+    pub(super) limits: Limits,
+    pub(super) meter: Option<Meter>,
+    pub(super) in_flight: u32,
+    pub(super) pace: Pace,
+    pub(super) live: bool,
+}
+
+/// What is known of a provider under one credential.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) provider: Box<str>,
+    pub(super) credential: Option<Credential>,
+    pub(super) hold: Hold,
+    pub(super) missing: bool,
+}
+
+impl Slot {
+    pub(super) fn forced(&self, now: Timestamp) -> Option<Forced> {
+        self.forced.filter(|(_, until)| until.is_none_or(|until| until > now)).map(|(forced, _)| forced)
+    }
+}

@@ -1,0 +1,110 @@
+//! How attempts end, and what the request does about it.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rand_core::Rng;
+
+use super::{
+    AttemptId, Context, Failure, Live, Request, SameRetry,
+    blame::{Blame, Loser},
+};
+use crate::{
+    breaker::Sample,
+    classify::{Classified, OutcomeClass, Remedy},
+    math,
+    registry::Ticket,
+};
+
+/// A same-deployment retry comes at a random moment within this.
+const SAME_RETRY_WITHIN: Duration = Duration::from_millis(250);
+/// Calls that never reached the provider are repeated free of charge, so often at most.
+const REPLAYS_MAX: u32 = 2;
+
+impl Request {
+    /// An attempt failed. `classified` says what it means.
+    pub fn failed<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        id: AttemptId,
+        classified: &Classified,
+    ) -> bool {
+        let Some(at) = self.live.iter().position(|live| live.id == id) else { return false };
+        let live = self.live.swap_remove(at);
+        self.all_rate_limited &= classified.class == OutcomeClass::RateLimited;
+        let opened = self.account(context, &live, classified);
+        context.registry.release(live.ticket);
+        self.remedy(context, &live, classified);
+        opened
+    }
+
+    fn remedy<R: Rng>(&mut self, context: &mut Context<'_, R>, live: &Live, classified: &Classified) {
+        let now = context.now;
+        let model = context.route.model;
+        let &Live { deployment, tier, .. } = live;
+        match classified.remedy {
+            Remedy::Replay if self.replays < REPLAYS_MAX => {
+                self.replays += 1;
+                self.attempts -= 1;
+                if self.live.is_empty() {
+                    self.same_retry = Some(SameRetry { deployment, tier, at: now, free: true });
+                } else {
+                    self.tried.retain(|tried| *tried != deployment);
+                    self.move_is_free = true;
+                }
+            }
+            Remedy::Done | Remedy::Other | Remedy::Quarantine | Remedy::Replay => {}
+            Remedy::OtherWithGate => {
+                // The gate keeps it away; when that opens it may be met again.
+                self.tried.retain(|tried| *tried != deployment);
+                self.move_is_free = classified.class == OutcomeClass::RateLimited;
+            }
+            Remedy::SameThenOther | Remedy::SameThenReturn => {
+                let used = core::mem::replace(&mut self.spent.same_retry, true);
+                if !used && self.live.is_empty() && self.may_repeat(context) {
+                    let at = now + SAME_RETRY_WITHIN.mul_f64(math::unit(context.rng));
+                    self.same_retry = Some(SameRetry { deployment, tier, at, free: false });
+                } else if classified.remedy == Remedy::SameThenReturn {
+                    self.failure = Some(Failure::Return(live.id));
+                }
+            }
+            Remedy::LargerContext if model.context_length_fallback => {
+                let window = context.table.deployment(deployment).context_window.unwrap_or(0);
+                self.window_over = self.window_over.max(Some(window));
+                self.last_return = Some(live.id);
+            }
+            Remedy::ContentFilter if model.content_filter_fallback => {
+                self.refused.push(deployment);
+                self.last_return = Some(live.id);
+            }
+            Remedy::LargerContext | Remedy::ContentFilter | Remedy::Return | Remedy::EndInBand => {
+                self.failure = Some(Failure::Return(live.id));
+            }
+        }
+    }
+
+    /// An attempt has its first content (stream) or its whole answer (unary). The
+    /// others lose and are to be dropped. The ticket is the winner's: give it back
+    /// with [`Registry::release`] when its answer is over.
+    pub fn won<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        id: AttemptId,
+    ) -> Option<(Ticket, Vec<Loser>)> {
+        let at = self.live.iter().position(|live| live.id == id)?;
+        let winner = self.live.swap_remove(at);
+        context.registry.record(winner.ticket, context.now, Sample::Success, context.rng);
+        let losers = self.settle_losers(context, Blame::Silent);
+        self.settle_poison(context);
+        Some((winner.ticket, losers))
+    }
+
+    /// The request ends without a winner: it failed, or its caller left. What still
+    /// runs is to be dropped.
+    pub fn abandon<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Vec<Loser> {
+        let to_blame = self.failure == Some(Failure::Deadline) && !self.impatient;
+        let losers = self.settle_losers(context, if to_blame { Blame::Silent } else { Blame::Nobody });
+        self.settle_poison(context);
+        losers
+    }
+}
