@@ -5,8 +5,9 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 use rand::{SeedableRng, rngs::StdRng};
 use trunkline_routing::{
-    breaker::{Admission, Breaker, Entry, Sample, State},
+    breaker::{Admission, Breaker, Entry, Sample, State, Trip},
     table::BreakerPolicy,
+    tenant::Tenant,
     time::Timestamp,
 };
 
@@ -74,6 +75,11 @@ impl World {
         }
     }
 
+    fn result_of(&mut self, tenant: u64, sample: Sample) {
+        let entry = self.breaker.begin(self.now).of_tenant(Tenant::from_hash(1 + tenant));
+        self.breaker.record(self.now, entry, sample, &mut self.rng);
+    }
+
     /// Probes that hold a place: those of an opening that is over hold none.
     fn probes(&self) -> usize {
         let leased = |since: Timestamp| self.now.since(since) < LEASE;
@@ -109,6 +115,66 @@ proptest! {
             world.apply(Event::Pass(100));
             // Longest open time with its spread, a lost probe's lease, and the ramp.
             prop_assert!(world.now.since(healed) < Duration::from_secs(72 + 30 + 30), "{:?}", world.breaker);
+        }
+    }
+
+    #[test]
+    fn one_bad_tenant_among_three_or_more_opens_nothing_while_others_succeed(
+        bad in 0_u64..40,
+        tenants in 3_u64..40,
+        rounds in vec((0_usize..60, 0_u64..2_000), 1..60),
+    ) {
+        let mut world = World::new();
+        let bad = bad % tenants;
+        for (failures, millis) in rounds {
+            for good in (0..tenants).filter(|tenant| *tenant != bad) {
+                world.result_of(good, Sample::Success);
+            }
+            for _ in 0..failures {
+                world.result_of(bad, Sample::RatioFailure);
+            }
+            prop_assert_eq!(world.breaker.state(world.now), State::Closed);
+            world.apply(Event::Pass(millis));
+        }
+    }
+
+    #[test]
+    fn a_target_that_fails_for_all_opens_whatever_share_one_tenant_has(
+        tenants in 3_u64..40,
+        shares in vec(0_usize..20, 2..4),
+    ) {
+        let mut world = World::new();
+        let mut results = 0;
+        while world.breaker.state(world.now) == State::Closed {
+            for tenant in 0..tenants {
+                // Every tenant sees as many failures as answers, the first many more of both.
+                let times = if tenant == 0 { 1 + shares[results % shares.len()] } else { 1 };
+                for _ in 0..times {
+                    world.result_of(tenant, Sample::RatioFailure);
+                    world.result_of(tenant, Sample::Success);
+                }
+            }
+            results += 1;
+            prop_assert!(results < 20, "{:?}", world.breaker);
+        }
+        let by_ratio = matches!(world.breaker.state(world.now), State::Open { trip: Trip::Ratio, .. });
+        prop_assert!(by_ratio);
+    }
+
+    #[test]
+    fn without_tenants_the_ratio_is_that_of_all_results(samples in vec(any::<bool>(), 0..200)) {
+        let mut world = World::new();
+        let (mut failures, mut total) = (0, 0);
+        for failed in samples {
+            let sample = if failed { Sample::RatioFailure } else { Sample::Success };
+            world.apply(Event::Begin);
+            world.apply(Event::End { oldest: false, sample });
+            (failures, total) = (failures + u32::from(failed), total + 1);
+            let opens = failed && total >= 20 && failures * 2 >= total;
+            prop_assert_eq!(matches!(world.breaker.state(world.now), State::Open { .. }), opens);
+            if opens {
+                break;
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use trunkline_routing::{
         BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, Limits, Provider,
         ProviderIndex, RoutingTable,
     },
+    tenant::Tenant,
     time::Timestamp,
 };
 
@@ -227,4 +228,61 @@ proptest! {
         let gone = world.registry.health(&old, DeploymentIndex(0), world.now, 0);
         prop_assert!(matches!(gone, Health::Ready(_) | Health::Blocked(Block::Forced)));
     }
+}
+
+#[test]
+fn a_changed_credential_ends_quarantines_of_its_provider_only_and_late_words_on_the_old_are_dropped() {
+    let mut world = World::new();
+    let index = |name: usize| DeploymentIndex(name as u32);
+    let tickets: Vec<Ticket> =
+        (0..3).map(|name| world.registry.begin(&world.binding, index(name), world.now, 0)).collect();
+    let shut = |world: &mut World, name: usize, scope| {
+        let reason = QuarantineReason::Credential;
+        world.registry.quarantine(tickets[name], world.now, reason, scope, Duration::from_secs(900));
+    };
+    let quarantined = |world: &World| {
+        let health = |name| world.registry.health(&world.binding, index(name), world.now, 0);
+        [0, 1, 2].map(|name| matches!(health(name), Health::Blocked(Block::Quarantine(..))))
+    };
+    shut(&mut world, 0, QuarantineScope::Credential);
+    shut(&mut world, 1, QuarantineScope::Deployment);
+    shut(&mut world, 2, QuarantineScope::Credential);
+    assert_eq!(quarantined(&world), [true, true, true]);
+
+    world.registry.credential_changed("p0");
+    assert_eq!(quarantined(&world), [false, true, true]);
+    world.registry.credential_changed("p1");
+    assert_eq!(quarantined(&world), [false, false, true]);
+
+    shut(&mut world, 0, QuarantineScope::Credential);
+    shut(&mut world, 1, QuarantineScope::Deployment);
+    assert_eq!(quarantined(&world), [false, false, true], "those were said of the old key");
+}
+
+#[test]
+fn a_changed_credential_leaves_the_rate_gate_shut() {
+    let mut world = World::new();
+    let ticket = world.registry.begin(&world.binding, DeploymentIndex(0), world.now, 0);
+    world.registry.gate(ticket, world.now, Gate { for_how_long: Duration::from_secs(9), hinted: true });
+    world.registry.credential_changed("p0");
+    let health = world.registry.health(&world.binding, DeploymentIndex(0), world.now, 0);
+    assert_eq!(health, Health::Blocked(Block::Gate(Timestamp::ZERO + Duration::from_secs(9))));
+}
+
+#[test]
+fn a_ticket_carries_its_tenant_to_the_breaker() {
+    let open = |tenants: [u64; 3]| {
+        let mut world = World::new();
+        let mut result = |tenant: u64, sample| {
+            let ticket = world.registry.begin(&world.binding, DeploymentIndex(0), world.now, 0);
+            let ticket = ticket.of_tenant(Tenant::from_hash(tenant));
+            world.registry.record(ticket, world.now, sample, &mut world.rng)
+        };
+        for tenant in tenants {
+            result(tenant, Sample::Success);
+        }
+        (0..30).any(|_| result(tenants[0], Sample::RatioFailure))
+    };
+    assert!(!open([1, 2, 3]));
+    assert!(open([1, 2, 2]), "two tenants can't tell who is wrong");
 }

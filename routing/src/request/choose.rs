@@ -19,6 +19,8 @@ use crate::{
 const GATE_WAIT_IN_TIER: Duration = Duration::from_secs(3);
 /// and so long when nothing else is left.
 const GATE_WAIT_LAST: Duration = Duration::from_secs(20);
+/// Those who wait for the same gate go on one by one within this time of its opening.
+const GATE_SPREAD: Duration = Duration::from_millis(50);
 /// Requests wait so long for open breakers and used-up limits.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A probe's end has no known time; those who wait look again after so long.
@@ -50,10 +52,11 @@ impl Request {
             return Choice::Wait(self.not_before);
         }
         let gate = tiers.filter_map(|tier| self.first_gate(context, tier)).min();
-        if let Some(gate) = gate.filter(|gate| *gate <= context.now + GATE_WAIT_LAST && *gate < self.deadline)
-        {
+        let latest = context.now + GATE_WAIT_LAST;
+        if let Some(gate) = gate.filter(|gate| *gate <= latest && *gate < self.deadline) {
             // Something else may open before the gate does.
-            return Choice::Wait(self.next_opening(context).map_or(gate, |opening| opening.min(gate)));
+            let opening = self.next_opening(context).map_or(gate, |opening| opening.min(gate));
+            return Choice::Wait(spread(opening, latest.min(self.deadline), context.rng));
         }
         self.wait_for_opening(context)
     }
@@ -130,14 +133,18 @@ impl Request {
 
     /// The tier's earliest gate that opens before the request's patience with gates
     /// ends; that is one span for all its waits.
-    fn gate_before_lower_tier<R: Rng>(&mut self, context: &Context<'_, R>, tier: usize) -> Option<Timestamp> {
+    fn gate_before_lower_tier<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        tier: usize,
+    ) -> Option<Timestamp> {
         let until = self.first_gate(context, tier)?;
         let latest = self.gate_patience.unwrap_or(context.now + GATE_WAIT_IN_TIER);
         if until > latest || until >= self.deadline {
             return None;
         }
         self.gate_patience = Some(latest);
-        Some(until)
+        Some(spread(until, latest.min(self.deadline), context.rng))
     }
 
     /// The tier's earliest gate of a deployment that may be called once it opens.
@@ -222,6 +229,11 @@ impl Request {
         }
         context.registry.bucket().spend()
     }
+}
+
+/// A moment soon after `opening`, and before `latest`.
+fn spread(opening: Timestamp, latest: Timestamp, rng: &mut impl Rng) -> Timestamp {
+    opening + GATE_SPREAD.min(latest.since(opening)).mul_f64(math::unit(rng))
 }
 
 /// All targets, tier by tier.

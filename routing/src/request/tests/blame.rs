@@ -6,6 +6,7 @@ use super::world::{Act, World};
 use crate::{
     breaker::{State, Trip},
     table::DeploymentIndex,
+    tenant::Tenant,
 };
 
 fn trip(world: &World, deployment: u32) -> Option<Trip> {
@@ -141,4 +142,25 @@ fn free_moves_to_a_target_end_when_it_looks_bad_not_when_the_request_is_over() {
         assert!(is_well(&world, 1), "nothing bad is known of the other");
         world.drive(&mut runs);
     }
+}
+
+#[test]
+fn prompts_of_one_tenant_that_fail_everywhere_take_no_target_from_the_others() {
+    let opened = |tenants: u64| {
+        let mut world = World::new(&[&[1, 1]]);
+        world.model().max_attempts = 2;
+        // Each is tried at both.
+        world.model().retry_budget_percent = 100;
+        for tenant in 1..=tenants {
+            world.tenant = Tenant::from_hash(tenant);
+            // A turn at each target.
+            world.run();
+            world.run();
+        }
+        world.script(0, &[Act::Empty(1)]);
+        world.script(1, &[Act::Empty(1)]);
+        requests_until_open(&mut world).map(|(_, trip)| trip)
+    };
+    assert_eq!(opened(2), Some(Trip::Ratio));
+    assert_eq!(opened(4), None);
 }

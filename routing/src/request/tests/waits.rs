@@ -48,6 +48,19 @@ fn twenty_seconds_are_waited_when_nothing_else_is_left() {
 }
 
 #[test]
+fn those_who_wait_for_a_gate_go_on_one_by_one_soon_after_it_opened() {
+    let mut world = World::new(&[&[1]]);
+    world.script(0, &[Act::Hinted(429, 2_000, 0), Act::Answer(10)]);
+    let mut runs: Vec<_> = (0..20).map(|_| world.arrive()).collect();
+    world.drive(&mut runs);
+    let mut starts: Vec<u64> = runs.iter().map(|run| run.calls.last().unwrap().0).collect();
+    starts.sort_unstable();
+    assert!(starts[0] >= 2_000 && starts[19] <= 2_050, "{starts:?}");
+    starts.dedup();
+    assert!(starts.len() > 10, "{starts:?}");
+}
+
+#[test]
 fn a_gate_beyond_twenty_seconds_ends_the_request_with_its_opening() {
     let mut world = World::new(&[&[1]]);
     world.script(0, &[Act::Hinted(429, 21_000, 10)]);

@@ -16,6 +16,7 @@ use crate::{
         BreakerPolicy, Capabilities, Constraints, Credential, Deployment, DeploymentIndex, Dialect, Limits,
         Provider, ProviderIndex, RoutingTable, Strategy, Target, Tier, Timeouts, VirtualModel,
     },
+    tenant::Tenant,
     time::Timestamp,
 };
 
@@ -124,6 +125,7 @@ pub(super) struct World {
     pub(super) binding: Binding,
     pub(super) now: Timestamp,
     pub(super) profile: Profile,
+    pub(super) tenant: Tenant,
     pub(super) caller_deadline: Option<Duration>,
     pub(super) pin: Option<VirtualModel>,
     pub(super) calls: u64,
@@ -180,6 +182,7 @@ impl World {
             binding,
             now: Timestamp::ZERO,
             profile: Profile { stream: true, ..Profile::default() },
+            tenant: Tenant::NONE,
             caller_deadline: None,
             pin: None,
             calls: 0,
@@ -214,9 +217,9 @@ impl World {
 
     /// A request that comes in now.
     pub(super) fn arrive(&mut self) -> Run {
-        let (profile, deadline) = (self.profile, self.caller_deadline);
+        let (profile, tenant, deadline) = (self.profile, self.tenant, self.caller_deadline);
         let now = self.now;
-        let request = self.with(|context| Request::new(profile, deadline, context));
+        let request = self.with(|context| Request::new(profile, deadline, context).of_tenant(tenant));
         Run {
             request,
             running: Vec::new(),
