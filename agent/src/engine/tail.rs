@@ -53,6 +53,8 @@ pub(crate) struct Tail {
     timeouts: Timeouts,
     total: Instant,
     timer: Pin<Box<Sleep>>,
+    /// Found in what was read, to be told after the events before it.
+    broken: Option<Classified>,
     ticket: Ticket,
     id: AttemptId,
     record: Option<Arc<Mutex<DecisionRecord>>>,
@@ -82,6 +84,7 @@ impl Tail {
             timeouts: opened.timeouts,
             total,
             timer,
+            broken: None,
             ticket,
             id,
             record: None,
@@ -157,23 +160,31 @@ impl Tail {
 
     /// All whole events that are here, less those the caller did not ask for.
     fn take_events(&mut self) -> Step {
+        if let Some(broken) = self.broken.take() {
+            return Step::End(Err(broken));
+        }
         let mut first: Option<Bytes> = None;
         let mut several = BytesMut::new();
         loop {
             let event = match self.splitter.next_event() {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
-                Err(_) => return Step::End(Err(classify_body(BodyFault::TruncatedAfterContent))),
+                Err(_) => {
+                    self.broken = Some(classify_body(BodyFault::TruncatedAfterContent));
+                    break;
+                }
             };
             let facts = event::inspect(&event);
             self.progress.note(&facts);
             if let Some(error) = &facts.error {
-                return Step::End(Err(classify_mid_stream(&error.fields())));
+                // What came before it in the same read is passed on first.
+                self.broken = Some(classify_mid_stream(&error.fields()));
+                break;
             }
             if self.is_unasked(&facts) {
                 continue;
             }
-            if facts.has_content {
+            if facts.has_content || facts.unreadable {
                 self.touch();
             }
             match first.take() {
@@ -187,8 +198,8 @@ impl Tail {
         }
         match first {
             Some(one) => Step::Pass(one),
-            None if several.is_empty() => Step::More,
-            None => Step::Pass(several.freeze()),
+            None if !several.is_empty() => Step::Pass(several.freeze()),
+            None => self.broken.take().map_or(Step::More, |broken| Step::End(Err(broken))),
         }
     }
 

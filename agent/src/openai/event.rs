@@ -33,7 +33,7 @@ pub struct EventFacts {
     pub output_bytes: usize,
     /// The event could not be read, so counts may be missing.
     pub usage_unreliable: bool,
-    /// It is no JSON at all. It may be content, and it may be rubbish.
+    /// It is no chunk at all. It may be content, and it may be rubbish.
     pub unreadable: bool,
 }
 
@@ -224,7 +224,8 @@ mod tests {
     fn malformed_is_forwarded_and_flagged() {
         for data in ["{", "{\"choices\":7}", "plain", "\u{fffd}"] {
             let facts = facts(data);
-            assert!(facts.usage_unreliable && facts.has_content && facts.error.is_none(), "{data}");
+            assert!(facts.usage_unreliable && facts.unreadable && facts.error.is_none(), "{data}");
+            assert!(!facts.has_content, "rubbish begins no answer: {data}");
         }
     }
 
