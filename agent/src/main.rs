@@ -1,6 +1,6 @@
 //! The agent as a process of its own.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -26,7 +26,10 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("read --log {}", flags.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match flags.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

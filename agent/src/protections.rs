@@ -10,6 +10,7 @@ use trunkline_proto::{
 };
 use trunkline_routing::{
     breaker::{State, ramp_percent},
+    hold::QuarantineReason,
     registry::{BreakerView, Forced},
     time::Timestamp,
 };
@@ -75,16 +76,22 @@ fn active(shared: &Shared) -> Vec<Protection> {
             push(Kind::RateGate(RateGate { remaining: remaining(until, now) }));
         }
         if let Some((reason, until)) = one.quarantine {
-            let remaining = remaining(until, now);
-            push(Kind::Quarantine(Quarantine { reason: reason.describe().to_owned(), remaining }));
+            push(Kind::Quarantine(quarantine(reason, until, now)));
         }
     }
     all.extend(accounts.into_iter().map(|account| {
         let (reason, until) = account.quarantine;
-        let quarantine = Quarantine { reason: reason.describe().to_owned(), remaining: remaining(until, now) };
-        Protection { subject: account.provider.to_string(), kind: Some(Kind::Quarantine(quarantine)) }
+        let kind = Kind::Quarantine(quarantine(reason, until, now));
+        Protection { subject: account.provider.to_string(), kind: Some(kind) }
     }));
     all
+}
+
+fn quarantine(reason: QuarantineReason, until: Timestamp, now: Timestamp) -> Quarantine {
+    // A missing credential has no end of its own: it ends when the credential comes.
+    let ends = reason != QuarantineReason::MissingCredential;
+    let remaining = if ends { remaining(until, now) } else { None };
+    Quarantine { reason: reason.describe().to_owned(), remaining }
 }
 
 fn remaining(until: Timestamp, now: Timestamp) -> Option<prost_types::Duration> {

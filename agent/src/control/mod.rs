@@ -39,7 +39,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// is used and again when it is lost.
 ///
 /// # Errors
-/// If `address` is not a URL such as `http://127.0.0.1:7401`.
+/// If `address` is not a URL such as `http://127.0.0.1:7600`.
 pub fn channel(address: &str) -> Result<Channel, Error> {
     let endpoint = Endpoint::from_shared(address.to_owned())?
         .connect_timeout(CONNECT_TIMEOUT)
