@@ -6,6 +6,8 @@
 //! built, and a `cargo` that starts the examples just built: `cargo test --workspace`
 //! has made them, and a cargo within cargo would build everything again.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on says so")]
+
 use std::{
     env, fs,
     os::unix::fs::{PermissionsExt as _, symlink},

@@ -1,6 +1,8 @@
 //! The Python environment of the client tests: made once per target directory from
 //! pinned versions, and made anew when they change.
 
+#![expect(clippy::expect_used, reason = "a test that can't go on says so")]
+
 use std::{
     env,
     fs::{self, File},
