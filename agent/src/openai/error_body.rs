@@ -50,6 +50,8 @@ pub fn parse_in_success(body: &[u8]) -> Option<ApiError> {
     if body.len() > ERROR_BODY_MAX {
         return None;
     }
+    // Every form of it holds this word. Most answers don't, and need no parsing for it.
+    memchr::memmem::find(body, br#""error""#)?;
     let value: Value = serde_json::from_slice(body).ok()?;
     let object = first_object(&value)?;
     let has_error = match object.get("error") {
