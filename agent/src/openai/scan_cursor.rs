@@ -136,20 +136,20 @@ impl<'a> Cursor<'a> {
         self.position += 1;
         loop {
             let rest = &self.bytes[self.position.min(self.bytes.len())..];
-            let special = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-            let Some(offset) = special else {
-                self.position = self.bytes.len();
-                return Err(self.expected("the end of a string"));
-            };
-            self.position += offset;
-            match rest[offset] {
-                b'"' => {
-                    self.position += 1;
-                    return Ok(start..self.position);
-                }
-                b'\\' => self.escape(rest.get(offset + 1..).unwrap_or_default())?,
-                _ => return Err(self.expected("control characters as escapes")),
+            let special = memchr::memchr2(b'"', b'\\', rest);
+            let plain = &rest[..special.unwrap_or(rest.len())];
+            // Without an early exit this looks at many bytes at a time.
+            if plain.iter().copied().fold(u8::MAX, u8::min) < 0x20 {
+                self.position += plain.iter().take_while(|byte| **byte >= 0x20).count();
+                return Err(self.expected("control characters as escapes"));
             }
+            self.position += plain.len();
+            let Some(offset) = special else { return Err(self.expected("the end of a string")) };
+            if rest[offset] == b'"' {
+                self.position += 1;
+                return Ok(start..self.position);
+            }
+            self.escape(&rest[offset + 1..])?;
         }
     }
 
