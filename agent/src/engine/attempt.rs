@@ -37,6 +37,8 @@ const ANSWER_MAX: usize = 64 * 1024 * 1024;
 const HELD_MAX: usize = 64 * 1024;
 /// An error body that dawdles is not worth more.
 const ERROR_BODY_WITHIN: Duration = Duration::from_secs(2);
+/// What is sent at most, with Host and what hyper adds.
+const HEADERS: usize = 10;
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -165,6 +167,7 @@ fn build(
     *request.method_mut() = Method::POST;
     *request.uri_mut() = endpoint.path(job.endpoint.path()).into();
     let headers = request.headers_mut();
+    headers.reserve(HEADERS);
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(ACCEPT, if job.scanned.stream { EVENT_STREAM } else { JSON });
     headers.insert(ACCEPT_ENCODING, IDENTITY);
@@ -172,12 +175,7 @@ fn build(
     if let Some(credential) = credential {
         headers.insert(AUTHORIZATION, credential);
     }
-    if let Some(parent) = &job.forwarded.traceparent {
-        headers.insert("traceparent", parent.clone());
-        if let Some(state) = &job.forwarded.tracestate {
-            headers.insert("tracestate", state.clone());
-        }
-    }
+    job.forwarded.write(headers);
     request
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_routing::{
     eligibility::Profile,
     money::Tokens,
@@ -48,11 +48,34 @@ impl Endpoint {
     }
 }
 
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
 /// Headers of the caller that travel on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forwarded {
     pub(crate) traceparent: Option<HeaderValue>,
     pub(crate) tracestate: Option<HeaderValue>,
+}
+
+impl Forwarded {
+    /// Takes them from a request.
+    pub(crate) fn read(headers: &HeaderMap) -> Self {
+        Self {
+            traceparent: headers.get(&TRACEPARENT).cloned(),
+            tracestate: headers.get(&TRACESTATE).cloned(),
+        }
+    }
+
+    /// Puts them into another.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        if let Some(parent) = &self.traceparent {
+            headers.insert(&TRACEPARENT, parent.clone());
+            if let Some(state) = &self.tracestate {
+                headers.insert(&TRACESTATE, state.clone());
+            }
+        }
+    }
 }
 
 /// A request.
@@ -110,7 +133,10 @@ pub(crate) fn profile(endpoint: Endpoint, scanned: &Scanned, body_bytes: usize) 
         (scanned.stream, Capabilities::STREAMING),
         (endpoint == Endpoint::Embeddings, Capabilities::EMBEDDINGS),
     ];
-    let needs = implied.iter().filter(|(implied, _)| *implied).fold(Capabilities::NONE, |all, (_, one)| all.with(*one));
+    let needs = implied
+        .iter()
+        .filter(|(implied, _)| *implied)
+        .fold(Capabilities::NONE, |all, (_, one)| all.with(*one));
     // Image bytes are no tokens: their size says nothing.
     let input_bytes = if scanned.has_images { 0 } else { body_bytes as u64 };
     Profile {

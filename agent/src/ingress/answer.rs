@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{
-    HeaderMap, HeaderValue, Response,
+    HeaderMap, HeaderName, HeaderValue, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use http_body::{Body, Frame};
@@ -18,6 +18,18 @@ use trunkline_routing::money::NanoUsd;
 
 use super::error::{LocalError, upstream_response};
 use crate::engine::{Done, Job, Refusal, Success, Tail, Trace};
+
+/// Our own headers, two that are passed on, and what hyper adds.
+const HEADERS: usize = 12;
+// Checked and hashed at compile time, or once, not per request.
+pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static DECISION: HeaderName = HeaderName::from_static("x-trunkline-decision");
+static UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+static ATTEMPTS: HeaderName = HeaderName::from_static("x-trunkline-attempts");
+static STRATEGY: HeaderName = HeaderName::from_static("x-trunkline-strategy");
+static REVISION: HeaderName = HeaderName::from_static("x-trunkline-revision");
+static DEPLOYMENT: HeaderName = HeaderName::from_static("x-trunkline-deployment");
+static COST: HeaderName = HeaderName::from_static("x-trunkline-cost-usd");
 
 /// The body of an answer.
 pub(crate) enum AgentBody {
@@ -75,15 +87,17 @@ pub(crate) fn respond(job: &Job, done: Done) -> Response<AgentBody> {
     let (mut response, upstream) = match result {
         Ok(Success::Whole(whole)) => {
             let mut response = Response::new(AgentBody::Full(Full::new(whole.body)));
+            response.headers_mut().reserve(HEADERS);
             copy(&whole.headers, response.headers_mut(), CONTENT_TYPE);
             if let Some(cost) = trace.winner().and_then(|attempt| attempt.cost) {
-                insert(response.headers_mut(), "x-trunkline-cost-usd", &usd(cost));
+                insert(response.headers_mut(), &COST, &usd(cost));
             }
             (response, Some(whole.headers))
         }
         Ok(Success::Stream(mut tail)) => {
             let headers = std::mem::take(&mut tail.headers);
             let mut response = Response::new(AgentBody::Stream(Box::pin(pieces(tail))));
+            response.headers_mut().reserve(HEADERS);
             copy(&headers, response.headers_mut(), CONTENT_TYPE);
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             (response, Some(headers))
@@ -91,12 +105,18 @@ pub(crate) fn respond(job: &Job, done: Done) -> Response<AgentBody> {
         Err(Refusal::Upstream(failed)) => (upstream_response(&failed), Some(failed.headers)),
         Err(refusal) => {
             let error = LocalError::refusal(&refusal);
-            (error.map_or_else(|| Response::new(AgentBody::Full(Full::default())), |error| error.response()), None)
+            (
+                error.map_or_else(
+                    || Response::new(AgentBody::Full(Full::default())),
+                    |error| error.response(),
+                ),
+                None,
+            )
         }
     };
     describe(job, &trace, response.headers_mut());
-    if let Some(id) = upstream.as_ref().and_then(|headers| headers.get("x-request-id")) {
-        response.headers_mut().insert("x-upstream-request-id", id.clone());
+    if let Some(id) = upstream.as_ref().and_then(|headers| headers.get(&REQUEST_ID)) {
+        response.headers_mut().insert(&UPSTREAM_REQUEST_ID, id.clone());
     }
     response
 }
@@ -110,12 +130,12 @@ fn pieces(tail: Box<Tail>) -> impl Stream<Item = Bytes> + Send {
 
 fn describe(job: &Job, trace: &Trace, headers: &mut HeaderMap) {
     let route = job.snapshot.route(job.goal);
-    insert(headers, "x-trunkline-decision", &trace.id);
-    insert(headers, "x-trunkline-attempts", &trace.attempts_header(job));
-    headers.insert("x-trunkline-strategy", HeaderValue::from_static(route.model.strategy.name()));
-    headers.insert("x-trunkline-revision", HeaderValue::from(job.snapshot.table().version.revision));
+    insert(headers, &DECISION, &trace.id);
+    insert(headers, &ATTEMPTS, &trace.attempts_header(job));
+    headers.insert(&STRATEGY, HeaderValue::from_static(route.model.strategy.name()));
+    headers.insert(&REVISION, HeaderValue::from(job.snapshot.table().version.revision));
     if let Some(winner) = trace.winner() {
-        insert(headers, "x-trunkline-deployment", job.snapshot.deployment_name(winner.deployment));
+        insert(headers, &DEPLOYMENT, job.snapshot.deployment_name(winner.deployment));
     }
 }
 
@@ -126,7 +146,7 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap, name: http::HeaderName) {
 }
 
 /// Names and ids are visible ASCII; what is not is left out.
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+fn insert(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value)
         && !value.is_empty()
     {

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use super::{
-    answer::{AgentBody, respond},
+    answer::{AgentBody, DECISION, REQUEST_ID, respond},
     caller::{Admitted, Caller},
     error::{LocalError, json_response},
     knobs::{self, Knobs},
@@ -48,11 +48,11 @@ pub(super) async fn handle(worker: Arc<Worker>, request: Request<Incoming>) -> R
     };
     let mut response = result.unwrap_or_else(|error| error.response());
     let id = id.or_else(|| {
-        let decision = response.headers().get("x-trunkline-decision").cloned();
+        let decision = response.headers().get(&DECISION).cloned();
         decision.or_else(|| HeaderValue::from_str(&worker.shared.next_decision_id()).ok())
     });
     if let Some(id) = id {
-        response.headers_mut().insert("x-request-id", id);
+        response.headers_mut().insert(&REQUEST_ID, id);
     }
     let labels = RequestLabels { route: name, status: response.status().as_u16() };
     worker.shared.metrics.requests.get_or_create(&labels).inc();
@@ -81,10 +81,6 @@ async fn complete(
     let mut profile = engine::profile(endpoint, &scanned, body.len());
     profile.min_quality = knobs.min_quality;
     profile.max_cost = knobs.max_cost;
-    let forwarded = Forwarded {
-        traceparent: headers.get("traceparent").cloned(),
-        tracestate: headers.get("tracestate").cloned(),
-    };
     let job = Arc::new(Job {
         goal,
         endpoint,
@@ -92,7 +88,7 @@ async fn complete(
         scanned,
         profile,
         deadline: knobs.timeout,
-        forwarded,
+        forwarded: Forwarded::read(headers),
         tenant,
         tags: knobs.tags,
         snapshot,
@@ -102,7 +98,8 @@ async fn complete(
 }
 
 async fn collect(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, LocalError> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > BODY_MAX) {
         return Err(LocalError::too_large(BODY_MAX));
     }
@@ -128,7 +125,11 @@ async fn collect(headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Local
 }
 
 /// What the caller may use: virtual models, and the pins its key names.
-fn models(worker: &Worker, headers: &HeaderMap, one: Option<&str>) -> Result<Response<AgentBody>, LocalError> {
+fn models(
+    worker: &Worker,
+    headers: &HeaderMap,
+    one: Option<&str>,
+) -> Result<Response<AgentBody>, LocalError> {
     let caller = Caller::authenticate(&worker.shared, knobs::api_key(headers))?;
     let table = caller.snapshot.table();
     let models = table.virtual_models.iter().map(|model| model.name.as_ref());

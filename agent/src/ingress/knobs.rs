@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_proto::convert;
 use trunkline_routing::money::NanoUsd;
 
-use super::error::LocalError;
+use super::{answer::REQUEST_ID, error::LocalError};
 
 /// Longest wait a caller may ask for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// An id from the caller; a longer one is no id.
 const REQUEST_ID_MAX: usize = 128;
+
+// Checked and hashed at compile time, or once, not per request.
+static TIMEOUT: HeaderName = HeaderName::from_static("x-trunkline-timeout-ms");
+static MAX_COST: HeaderName = HeaderName::from_static("x-trunkline-max-cost-usd");
+static MIN_QUALITY: HeaderName = HeaderName::from_static("x-trunkline-min-quality");
+static TAGS: HeaderName = HeaderName::from_static("x-trunkline-tags");
+static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The knobs of one request.
 #[derive(Debug, Default)]
@@ -26,31 +33,32 @@ impl Knobs {
     /// Reads them. `x-trunkline-session` has no effect on strategies with exact
     /// shares, so it is not looked at.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, LocalError> {
-        let text = |name: &'static str| -> Result<Option<&str>, LocalError> {
+        let text = |name: &'static HeaderName| -> Result<Option<&str>, LocalError> {
             let Some(value) = headers.get(name) else { return Ok(None) };
-            let text = value.to_str().map_err(|_| LocalError::knob(name, "not plain text"))?;
+            let text = value.to_str().map_err(|_| LocalError::knob(name.as_str(), "not plain text"))?;
             Ok(Some(text.trim()))
         };
         let mut knobs = Self::default();
-        if let Some(millis) = text("x-trunkline-timeout-ms")? {
-            let wrong = || LocalError::knob("x-trunkline-timeout-ms", "must be whole milliseconds, 1 to 86400000");
+        if let Some(millis) = text(&TIMEOUT)? {
+            let wrong = || LocalError::knob(TIMEOUT.as_str(), "must be whole milliseconds, 1 to 86400000");
             let timeout = Duration::from_millis(millis.parse().map_err(|_| wrong())?);
             if timeout.is_zero() || timeout > TIMEOUT_MAX {
                 return Err(wrong());
             }
             knobs.timeout = Some(timeout);
         }
-        if let Some(text_usd) = text("x-trunkline-max-cost-usd")? {
-            let wrong = || LocalError::knob("x-trunkline-max-cost-usd", "must be US dollars such as 0.02, at most 9 places");
+        if let Some(text_usd) = text(&MAX_COST)? {
+            let wrong =
+                || LocalError::knob(MAX_COST.as_str(), "must be US dollars such as 0.02, at most 9 places");
             knobs.max_cost = Some(convert::usd(text_usd).ok_or_else(wrong)?);
         }
-        if let Some(quality) = text("x-trunkline-min-quality")? {
+        if let Some(quality) = text(&MIN_QUALITY)? {
             let quality: Option<f64> = quality.parse().ok().filter(|quality| (0.0..=1.0).contains(quality));
-            let wrong = || LocalError::knob("x-trunkline-min-quality", "must be a number from 0 to 1");
+            let wrong = || LocalError::knob(MIN_QUALITY.as_str(), "must be a number from 0 to 1");
             knobs.min_quality = Some(quality.ok_or_else(wrong)?);
         }
-        if let Some(tags) = text("x-trunkline-tags")? {
-            knobs.tags = parse_tags(tags).map_err(|problem| LocalError::knob("x-trunkline-tags", &problem))?;
+        if let Some(tags) = text(&TAGS)? {
+            knobs.tags = parse_tags(tags).map_err(|problem| LocalError::knob(TAGS.as_str(), &problem))?;
         }
         Ok(knobs)
     }
@@ -58,7 +66,7 @@ impl Knobs {
 
 /// An id that the caller chose, if it is a sane one.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get("x-request-id")?;
+    let id = headers.get(&REQUEST_ID)?;
     let sane = !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.as_bytes().iter().all(u8::is_ascii_graphic);
     sane.then(|| id.clone())
 }
@@ -71,7 +79,7 @@ pub(crate) fn api_key(headers: &HeaderMap) -> Option<&[u8]> {
             return Some(value[7..].trim_ascii());
         }
     }
-    headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii())
+    headers.get(&API_KEY).map(|value| value.as_bytes().trim_ascii())
 }
 
 /// `team=a,feature=search`.
