@@ -2,7 +2,14 @@
 //! only; the value never leaves the agent except in the provider's own header, and is
 //! never logged or shown.
 
-use std::{collections::HashMap, env, fmt, fs, io, io::Read as _, path::Path, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    env, fmt, fs, io,
+    io::Read as _,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -24,6 +31,7 @@ const REFERENCES_MAX: usize = 2_000;
 #[derive(Default)]
 pub struct Credentials {
     known: Mutex<HashMap<Credential, Known>>,
+    reads: AtomicU64,
 }
 
 /// Why a provider's credential is missing here. Never holds a value.
@@ -50,6 +58,8 @@ struct Known {
     /// The file it was read from, to see a change.
     stamp: Option<Stamp>,
     checked: Instant,
+    /// Changes with the value.
+    generation: u64,
     value: Result<HeaderValue, CredentialError>,
 }
 
@@ -96,7 +106,11 @@ impl Credentials {
         // The stamp first: what is written in between is seen at the next check.
         let stamp = stamp(reference);
         let value = read(reference).and_then(|value| bearer(reference, &value));
-        known.insert(reference.clone(), Known { stamp, checked: now, value: value.clone() });
+        let generation = match known.get(reference) {
+            Some(before) if before.value == value => before.generation,
+            _ => self.reads.fetch_add(1, Ordering::Relaxed),
+        };
+        known.insert(reference.clone(), Known { stamp, checked: now, generation, value: value.clone() });
         value.map(Some)
     }
 
@@ -104,6 +118,15 @@ impl Credentials {
     pub fn missing(&self, table: &RoutingTable) -> Vec<String> {
         let broken = table.providers.iter().filter(|provider| self.resolve(provider).is_err());
         broken.map(|provider| provider.name.to_string()).collect()
+    }
+
+    /// For each provider whose credential is known a number that changes when the value
+    /// does, and says nothing about it.
+    pub fn generations(&self, table: &RoutingTable) -> BTreeMap<Box<str>, u64> {
+        let known = self.known.lock();
+        let generation = |provider: &Provider| Some(known.get(provider.credential.as_ref()?)?.generation);
+        let providers = table.providers.iter();
+        providers.filter_map(|provider| Some((provider.name.clone(), generation(provider)?))).collect()
     }
 }
 
@@ -201,6 +224,26 @@ mod tests {
         fs::write(&path, "sk-three").unwrap();
         tokio::time::advance(CHECK_INTERVAL).await;
         assert_eq!(bearer().unwrap(), "Bearer sk-three");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_generation_changes_with_the_value_and_with_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let credentials = Credentials::new();
+        let table = RoutingTable { providers: vec![file(&path)], ..RoutingTable::default() };
+        let generation = async |text: &str| {
+            fs::write(&path, text).unwrap();
+            tokio::time::advance(CHECK_INTERVAL).await;
+            assert!(credentials.missing(&table).is_empty());
+            credentials.generations(&table)["openai"]
+        };
+        assert!(credentials.generations(&table).is_empty());
+        let first = generation("sk-one").await;
+        assert_eq!(generation("sk-one\n").await, first, "the same key in another file");
+        let second = generation("sk-three").await;
+        assert_ne!(second, first);
+        assert_ne!(generation("sk-one").await, second);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What all workers of an agent share.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -95,7 +96,9 @@ impl Shared {
             registry.set_missing_credentials(&missing);
             binding
         };
-        self.snapshot.store(Some(Arc::new(Snapshot::new(loaded, binding))));
+        let number = self.snapshot().map_or(1, |snapshot| snapshot.number + 1);
+        self.snapshot.store(Some(Arc::new(Snapshot::new(loaded, binding, number))));
+        self.decisions.retire(number);
         self.snapshot_changed.notify_waiters();
         self.protections_changed.notify_one();
     }
@@ -128,6 +131,7 @@ pub(crate) async fn watch_credentials(shared: Arc<Shared>, shutdown: Cancellatio
     const EVERY: Duration = Duration::from_secs(2);
     let mut ticks = tokio::time::interval(EVERY);
     let mut before: Vec<String> = Vec::new();
+    let mut generations = BTreeMap::new();
     loop {
         tokio::select! {
             biased;
@@ -144,6 +148,92 @@ pub(crate) async fn watch_credentials(shared: Arc<Shared>, shutdown: Cancellatio
                 tracing::warn!(providers = ?missing, "credentials can't be resolved; their providers get no requests");
             }
             before = missing;
+        }
+        let newest = shared.credentials.generations(snapshot.table());
+        for (provider, generation) in &newest {
+            let known = generations.get(provider);
+            let found = !before.iter().any(|missing| **missing == **provider);
+            if found && known.is_some_and(|known| known != generation) {
+                shared.registry.lock().credential_changed(provider);
+                shared.protections_changed.notify_one();
+                tracing::info!(%provider, "the credential changed; a quarantine of its account ends");
+            }
+        }
+        generations = newest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rand::{SeedableRng as _, rngs::StdRng};
+    use trunkline_proto::admin::v1::Config;
+    use trunkline_routing::{
+        classify::{ErrorFields, classify},
+        learn::learn,
+        table::{
+            BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, Limits, Provider,
+            ProviderIndex, RoutingTable,
+        },
+    };
+
+    use super::*;
+
+    fn table(key: &std::path::Path) -> RoutingTable {
+        RoutingTable {
+            providers: vec![Provider {
+                name: "openai".into(),
+                dialect: Dialect::OpenAi,
+                base_url: "https://provider.test".into(),
+                credential: Some(Credential::File(key.to_str().unwrap().into())),
+                allow_private_network: false,
+            }],
+            deployments: vec![Deployment {
+                name: "openai/mini".into(),
+                provider: ProviderIndex(0),
+                upstream_model: "mini".into(),
+                capabilities: Capabilities::ALL,
+                context_window: None,
+                max_output_tokens: None,
+                quality: None,
+                price: None,
+                breaker: BreakerPolicy::default(),
+                limits: Limits::default(),
+            }],
+            ..RoutingTable::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_was_replaced_in_its_file_ends_the_quarantine_of_its_account() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key");
+        fs::write(&key, "sk-refused").unwrap();
+        let shared = Arc::new(Shared::new(Arc::new(Recorder::new()), CancellationToken::new()));
+        shared.load(Arc::new(LoadedTable { config: Config::default(), table: table(&key) }));
+        let snapshot = shared.snapshot().unwrap();
+        let quarantined = || !shared.registry.lock().protections(shared.clock.now()).1.is_empty();
+        let rotate = async {
+            shared.protections_changed.notified().await;
+            {
+                let mut registry = shared.registry.lock();
+                let now = shared.clock.now();
+                let ticket = registry.begin(&snapshot.binding, DeploymentIndex(0), now, 0);
+                let refused = classify(401, &ErrorFields::default(), None);
+                learn(&mut registry, ticket, now, &refused, &mut StdRng::seed_from_u64(1));
+                registry.release(ticket);
+            }
+            assert!(quarantined());
+            fs::write(&key, "sk-accepted").unwrap();
+            shared.protections_changed.notified().await;
+            assert!(!quarantined());
+        };
+        tokio::select! {
+            biased;
+            // The watch first: it must have seen the key that is replaced.
+            () = watch_credentials(Arc::clone(&shared), CancellationToken::new()) => panic!("it stopped"),
+            done = tokio::time::timeout(Duration::from_secs(60), rotate) => done.unwrap(),
         }
     }
 }

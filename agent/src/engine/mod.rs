@@ -13,6 +13,7 @@ use trunkline_routing::{
     decide,
     request::{AttemptId, Context, Directive, Failure, Loser, Request},
     table::DeploymentIndex,
+    tenant::Tenant,
 };
 
 mod account;
@@ -132,7 +133,8 @@ impl<'a> Flight<'a> {
             now,
             rng: &mut rand::rng(),
         };
-        let request = Request::new(job.profile, job.deadline, &mut context);
+        let request = Request::new(job.profile, job.deadline, &mut context)
+            .of_tenant(Tenant::of(job.tenant.as_deref()));
         drop(registry);
         let trace = Trace::new(shared, job, decision, now);
         Self { worker, job, request, trace, failures: Vec::new(), over: false }
@@ -202,7 +204,7 @@ impl<'a> Flight<'a> {
                 self.trace.chosen = Some(id);
                 Some(Success::Stream(Box::new(Tail::new(
                     Arc::clone(&self.worker.shared),
-                    Arc::clone(self.job),
+                    Arc::new(self.job.without_body()),
                     *opened,
                     ticket,
                     id,

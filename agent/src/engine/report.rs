@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use trunkline_proto::convert::Reported;
-use trunkline_routing::{classify::OutcomeClass, learn::learn, table::DeploymentIndex};
+use trunkline_routing::{classify::OutcomeClass, learn::learn, table::DeploymentIndex, tenant::Tenant};
 
 use crate::{
     control::{AttemptSample, UsageSource},
@@ -32,6 +32,7 @@ pub(crate) fn report(
     let opened = {
         let mut registry = shared.registry.lock();
         let ticket = registry.begin(&snapshot.binding, deployment, now, 0);
+        let ticket = ticket.of_tenant(Tenant::of(record.tenant.as_deref()));
         let opened = learn(&mut registry, ticket, now, &report.classified, &mut rand::rng());
         registry.release(ticket);
         opened
