@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     pub(crate) nacks: Counter,
     /// Telemetry reports by what came of them.
     pub(crate) reports: Family<ReportLabels, Counter>,
+    /// Parts of acknowledged reports that were not counted.
+    pub(crate) targets_refused: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,8 +69,14 @@ impl Metrics {
         metered.register("sync_nacks", "Routing table updates that agents refused", nacks.clone());
         let reports = Family::default();
         metered.register("telemetry_reports", "Telemetry reports by what came of them", reports.clone());
+        let targets_refused = Counter::default();
+        metered.register(
+            "telemetry_targets_refused",
+            "Parts of acknowledged telemetry reports that were impossible or had no place",
+            targets_refused.clone(),
+        );
         metered.register_collector(Box::new(Now { repository, agents, stats }));
-        Self { metered, updates, nacks, reports }
+        Self { metered, updates, nacks, reports, targets_refused }
     }
 
     /// OpenMetrics text.

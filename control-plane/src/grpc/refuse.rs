@@ -8,7 +8,7 @@ use trunkline_proto::status;
 use crate::repository::CommitError;
 
 /// When to try again a write that the store did not take: about as long as a restart.
-pub(super) const STORE_RETRY: Duration = Duration::from_secs(5);
+const STORE_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) fn commit(error: &CommitError) -> Status {
     match error {

@@ -15,10 +15,7 @@ use super::{Context, REPORT_INTERVAL, wire_duration};
 use crate::{
     grpc::refuse,
     metrics::{ReportLabels, ReportResult},
-    stats::{
-        merger::{MergeError, Merged},
-        report::Report,
-    },
+    stats::{merger::Merged, report::Report, totals::Invalid},
 };
 
 /// Serves agents.
@@ -33,6 +30,8 @@ struct Reports {
     inbound: Streaming<StreamReportsRequest>,
     /// Whether the interval was told.
     told: bool,
+    /// Whether refused parts were logged; they may come with every report.
+    warned: bool,
     ended: bool,
 }
 
@@ -51,7 +50,8 @@ impl TelemetryService for Telemetry {
         request: Request<Streaming<StreamReportsRequest>>,
     ) -> Result<Response<Self::StreamReportsStream>, Status> {
         let context = Arc::clone(&self.context);
-        let reports = Reports { context, inbound: request.into_inner(), told: false, ended: false };
+        let reports =
+            Reports { context, inbound: request.into_inner(), told: false, warned: false, ended: false };
         // The next report is read when the answer to the one before is taken.
         let answers = stream::unfold(reports, |mut reports| async move {
             let answer = reports.next().await?;
@@ -80,15 +80,17 @@ impl Reports {
     }
 
     async fn take(&mut self, request: StreamReportsRequest) -> Result<StreamReportsResponse, Status> {
-        let report = Report::try_from(request).map_err(|error| {
+        let mut report = Report::try_from(request).map_err(|error| {
             self.count(ReportResult::invalid);
             status::invalid_field(&error.field, &error.why)
         })?;
+        let (agent_id, impossible) = (report.agent_id.clone(), std::mem::take(&mut report.refused));
         let merged = self.context.reports.merge(report).await;
-        let Merged { acked, resend } = merged.map_err(|error| {
+        let Merged { acked, resend, left_out } = merged.map_err(|error| {
             self.count(ReportResult::failed);
-            not_merged(error)
+            refuse::commit(&error)
         })?;
+        self.refuse(&agent_id, &impossible, left_out);
         self.count(if resend { ReportResult::gap } else { ReportResult::taken });
         let report_interval = (!self.told).then(|| wire_duration(REPORT_INTERVAL));
         self.told = true;
@@ -101,17 +103,27 @@ impl Reports {
         Ok(answer)
     }
 
+    /// Counts what a report was taken without, and says so once.
+    fn refuse(&mut self, agent_id: &str, impossible: &[Invalid], left_out: u64) {
+        let refused = impossible.len() as u64 + left_out;
+        if refused == 0 {
+            return;
+        }
+        self.context.metrics.targets_refused.inc_by(refused);
+        if !self.warned {
+            self.warned = true;
+            let example = impossible.first().map(ToString::to_string);
+            tracing::warn!(
+                agent_id,
+                refused,
+                left_out,
+                example,
+                "parts of telemetry reports are not counted"
+            );
+        }
+    }
+
     fn count(&self, result: ReportResult) {
         self.context.metrics.reports.get_or_create(&ReportLabels { result }).inc();
-    }
-}
-
-/// What the agent is told; it sends the report again later.
-pub(super) fn not_merged(error: MergeError) -> Status {
-    match error {
-        MergeError::Full => {
-            status::resource_exhausted("TOO_MANY_TARGETS", error.to_string(), Some(refuse::STORE_RETRY))
-        }
-        MergeError::Store(error) => refuse::commit(&error),
     }
 }

@@ -38,17 +38,9 @@ pub(crate) struct Merged {
     pub(crate) acked: u64,
     /// Reports before this one are missing.
     pub(crate) resend: bool,
-}
-
-/// Why a report was not merged. It may be sent again.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum MergeError {
-    /// No place for so many deployments and virtual models.
-    #[error("too many pairs of deployment and virtual model are counted already")]
-    Full,
-    /// The store did not take it.
-    #[error(transparent)]
-    Store(#[from] CommitError),
+    /// Pairs of deployment and virtual model for which there was no place. They are not
+    /// counted; sending them again would not help.
+    pub(crate) left_out: u64,
 }
 
 /// Why the totals cannot be loaded.
@@ -66,7 +58,7 @@ pub(crate) enum LoadError {
 struct Job {
     source: Option<Source>,
     counts: HashMap<Key, Totals>,
-    reply: oneshot::Sender<Result<Merged, MergeError>>,
+    reply: oneshot::Sender<Result<Merged, CommitError>>,
 }
 
 /// Which report of which agent. Counts that the control plane made itself have none.
@@ -101,26 +93,41 @@ struct Known {
 /// What a batch changes, before it is durable.
 #[derive(Default)]
 struct Batch {
-    totals: HashMap<Key, Totals>,
-    added: HashMap<Key, Totals>,
+    changes: HashMap<Key, Change>,
     agents: HashMap<String, Known>,
     new_keys: usize,
     merged: bool,
 }
 
+struct Change {
+    /// Since the beginning.
+    total: Totals,
+    added: Totals,
+}
+
 impl Reports {
     /// Merges a report; durable when this returns.
-    pub(crate) async fn merge(&self, report: Report) -> Result<Merged, MergeError> {
-        let Report { agent_id, incarnation, seq, counts } = report;
+    ///
+    /// # Errors
+    /// If the store did not take it. It may be sent again.
+    pub(crate) async fn merge(&self, report: Report) -> Result<Merged, CommitError> {
+        let Report { agent_id, incarnation, seq, counts, .. } = report;
         self.send(Some(Source { agent_id, incarnation, seq }), counts).await
     }
 
     /// Adds what the control plane itself was told.
-    pub(crate) async fn add(&self, counts: HashMap<Key, Totals>) -> Result<Merged, MergeError> {
+    ///
+    /// # Errors
+    /// If the store did not take it.
+    pub(crate) async fn add(&self, counts: HashMap<Key, Totals>) -> Result<Merged, CommitError> {
         self.send(None, counts).await
     }
 
-    async fn send(&self, source: Option<Source>, counts: HashMap<Key, Totals>) -> Result<Merged, MergeError> {
+    async fn send(
+        &self,
+        source: Option<Source>,
+        counts: HashMap<Key, Totals>,
+    ) -> Result<Merged, CommitError> {
         let (reply, answer) = oneshot::channel();
         let job = Job { source, counts, reply };
         self.0.send(job).await.map_err(|_| CommitError::Unavailable)?;
@@ -164,55 +171,50 @@ impl Merger {
             let durable = self.write(batch).await;
             for (reply, answer) in answers {
                 // A caller that left has no use for its answer.
-                drop(reply.send(durable.clone().map_err(MergeError::Store).and(answer)));
+                drop(reply.send(durable.clone().map(|()| answer)));
             }
         }
     }
 
     /// Adds one report to the batch.
-    fn take(
-        &self,
-        batch: &mut Batch,
-        source: Option<Source>,
-        counts: HashMap<Key, Totals>,
-    ) -> Result<Merged, MergeError> {
-        let new_keys =
-            counts.keys().filter(|key| !batch.totals.contains_key(key) && self.stats.total(key).is_none());
-        let new_keys = new_keys.count();
-        if !self.stats.fits(batch.new_keys + new_keys) {
-            return Err(MergeError::Full);
-        }
-        if let Some(source) = source {
-            let known = batch.agents.entry(source.agent_id);
-            let known = match known {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => {
-                    let known = self.agents.get(entry.key()).cloned();
-                    entry.insert(known.unwrap_or_default())
-                }
-            };
-            known.heard = self.batches;
-            let (action, acked) = known.sequences.take(&source.incarnation, source.seq);
-            match action {
-                Action::Ignore => return Ok(Merged { acked, resend: false }),
-                Action::AskAgain => return Ok(Merged { acked, resend: true }),
-                Action::Merge => {}
+    fn take(&self, batch: &mut Batch, source: Option<Source>, counts: HashMap<Key, Totals>) -> Merged {
+        let Some(source) = source else {
+            return Merged { acked: 0, resend: false, left_out: self.add(batch, counts) };
+        };
+        let known = match batch.agents.entry(source.agent_id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let known = self.agents.get(entry.key()).cloned();
+                entry.insert(known.unwrap_or_default())
             }
-            self.add(batch, counts, new_keys);
-            return Ok(Merged { acked, resend: false });
-        }
-        self.add(batch, counts, new_keys);
-        Ok(Merged { acked: 0, resend: false })
+        };
+        known.heard = self.batches;
+        let (action, acked) = known.sequences.take(&source.incarnation, source.seq);
+        let left_out = if action == Action::Merge { self.add(batch, counts) } else { 0 };
+        Merged { acked, resend: action == Action::AskAgain, left_out }
     }
 
-    fn add(&self, batch: &mut Batch, counts: HashMap<Key, Totals>, new_keys: usize) {
+    /// Adds counts to the batch; the answer is how many there was no place for.
+    fn add(&self, batch: &mut Batch, counts: HashMap<Key, Totals>) -> u64 {
         batch.merged = true;
-        batch.new_keys += new_keys;
+        let mut left_out = 0;
         for (key, counts) in counts {
-            batch.added.entry(key.clone()).or_default().merge(&counts);
-            let before = || self.stats.total(&key).unwrap_or_default();
-            batch.totals.entry(key.clone()).or_insert_with(before).merge(&counts);
+            let change = match batch.changes.entry(key) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let before = self.stats.total(entry.key());
+                    if before.is_none() && !self.stats.fits(batch.new_keys + 1) {
+                        left_out += 1;
+                        continue;
+                    }
+                    batch.new_keys += usize::from(before.is_none());
+                    entry.insert(Change { total: before.unwrap_or_default(), added: Totals::default() })
+                }
+            };
+            change.total.merge(&counts);
+            change.added.merge(&counts);
         }
+        left_out
     }
 
     /// Makes the batch durable and takes it over. If the store refuses, nothing of it
@@ -235,7 +237,7 @@ impl Merger {
         }
         if batch.merged {
             let mut blobs: Vec<_> =
-                batch.totals.iter().map(|(key, totals)| stored::totals_blob(key, totals)).collect();
+                batch.changes.iter().map(|(key, change)| stored::totals_blob(key, &change.total)).collect();
             blobs.extend(batch.agents.iter().filter_map(|(agent_id, known)| {
                 known.slot.map(|slot| stored::sequences_blob(slot, agent_id, &known.sequences))
             }));
@@ -245,7 +247,10 @@ impl Merger {
             }
         }
         self.agents.extend(batch.agents);
-        self.stats.publish(batch.totals, batch.added);
+        let changes = batch.changes.into_iter();
+        let (totals, added) =
+            changes.map(|(key, change)| ((key.clone(), change.total), (key, change.added))).unzip();
+        self.stats.publish(totals, added);
         Ok(())
     }
 

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use self::{totals::Totals, window::Window};
 
-/// Pairs of deployment and virtual model that are counted apart; at about 1 KiB each
-/// and in each step of the last hour, the most memory that telemetry may take.
+/// Pairs of deployment and virtual model that are counted apart, at about 1 KiB each.
+/// More are refused: names come from agents, and are kept for good.
 const KEYS_MAX: usize = 20_000;
 
 /// What is counted apart.
@@ -63,8 +63,9 @@ impl Stats {
     /// Whether requests for this virtual model reached a deployment within the last
     /// hour.
     pub(crate) fn has_traffic(&self, model: &str) -> bool {
-        let recent = self.select(Some(window::LENGTH), |key| key.model == model);
-        recent.iter().any(|(_, totals)| totals.attempts() > 0)
+        let counts = self.counts.lock();
+        let mut recent = counts.window.counts(window::LENGTH, Instant::now());
+        recent.any(|(key, totals)| key.model == model && totals.attempts() > 0)
     }
 
     /// The totals of `key`, for a merge.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use trunkline_proto::telemetry::v1::StreamReportsRequest;
+use trunkline_proto::telemetry::v1::{StreamReportsRequest, TargetStats};
 
 use super::{
     Key,
@@ -19,6 +19,9 @@ pub(crate) struct Report {
     pub(crate) incarnation: String,
     pub(crate) seq: u64,
     pub(crate) counts: HashMap<Key, Totals>,
+    /// What no agent should send. It would be the same if it were sent again, so the
+    /// rest of the report is taken without it.
+    pub(crate) refused: Vec<Invalid>,
 }
 
 impl TryFrom<StreamReportsRequest> for Report {
@@ -31,16 +34,25 @@ impl TryFrom<StreamReportsRequest> for Report {
             return Err(Invalid { field: "seq".into(), why: "reports are numbered from 1".into() });
         }
         let mut counts: HashMap<Key, Totals> = HashMap::with_capacity(request.targets.len());
-        for (index, target) in request.targets.into_iter().enumerate() {
-            name(&format!("targets[{index}].deployment"), &target.deployment)?;
-            name(&format!("targets[{index}].model"), &target.model)?;
-            let totals = Totals::from_wire(&target)
-                .map_err(|error| Invalid { field: format!("targets[{index}].{}", error.field), ..error })?;
-            let key = Key { deployment: target.deployment, model: target.model };
-            counts.entry(key).or_default().merge(&totals);
+        let mut refused = Vec::new();
+        for (index, stats) in request.targets.into_iter().enumerate() {
+            match target(stats) {
+                Ok((key, totals)) => counts.entry(key).or_default().merge(&totals),
+                Err(error) => {
+                    refused.push(Invalid { field: format!("targets[{index}].{}", error.field), ..error });
+                }
+            }
         }
-        Ok(Self { agent_id: request.agent_id, incarnation: request.incarnation, seq: request.seq, counts })
+        let StreamReportsRequest { agent_id, incarnation, seq, .. } = request;
+        Ok(Self { agent_id, incarnation, seq, counts, refused })
     }
+}
+
+fn target(stats: TargetStats) -> Result<(Key, Totals), Invalid> {
+    name("deployment", &stats.deployment)?;
+    name("model", &stats.model)?;
+    let totals = Totals::from_wire(&stats)?;
+    Ok((Key { deployment: stats.deployment, model: stats.model }, totals))
 }
 
 fn name(field: &str, text: &str) -> Result<(), Invalid> {
@@ -54,7 +66,7 @@ fn name(field: &str, text: &str) -> Result<(), Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_proto::telemetry::v1::{Histogram, TargetStats};
+    use trunkline_proto::telemetry::v1::Histogram;
 
     use super::*;
 
@@ -69,19 +81,27 @@ mod tests {
         }
     }
 
-    fn refused(change: impl FnOnce(&mut StreamReportsRequest)) -> String {
+    fn changed(change: impl FnOnce(&mut StreamReportsRequest)) -> Result<Report, Invalid> {
         let mut request = request();
         change(&mut request);
-        Report::try_from(request).unwrap_err().field
+        Report::try_from(request)
     }
 
     #[test]
-    fn a_wrong_field_is_named() {
-        assert!(Report::try_from(request()).is_ok());
-        assert_eq!(refused(|request| request.agent_id.clear()), "agent_id");
-        assert_eq!(refused(|request| request.seq = 0), "seq");
-        assert_eq!(refused(|request| request.targets[0].model = "a b".into()), "targets[0].model");
+    fn a_report_without_a_number_or_sender_is_refused() {
+        assert_eq!(changed(|_| {}).unwrap().refused, []);
+        assert_eq!(changed(|request| request.agent_id.clear()).unwrap_err().field, "agent_id");
+        assert_eq!(changed(|request| request.incarnation = "a b".into()).unwrap_err().field, "incarnation");
+        assert_eq!(changed(|request| request.seq = 0).unwrap_err().field, "seq");
+    }
+
+    #[test]
+    fn a_wrong_target_is_named_and_the_others_are_taken() {
+        let wrong = TargetStats { model: "a b".into(), ..request().targets.remove(0) };
+        let report = changed(|request| request.targets.insert(0, wrong)).unwrap();
+        assert_eq!((report.refused[0].field.as_str(), report.counts.len()), ("targets[0].model", 1));
         let histogram = Some(Histogram { scale: 9, ..Default::default() });
-        assert_eq!(refused(|request| request.targets[0].duration = histogram), "targets[0].duration");
+        let report = changed(|request| request.targets[0].duration = histogram).unwrap();
+        assert_eq!((report.refused[0].field.as_str(), report.counts.len()), ("targets[0].duration", 0));
     }
 }

@@ -130,7 +130,8 @@ impl Totals {
 
 fn histogram(field: &str, wire: Option<&wire::Histogram>) -> Result<Histogram, Invalid> {
     let Some(wire) = wire else { return Ok(Histogram::new()) };
-    convert::histogram(wire.clone()).map_err(|error| Invalid { field: field.to_owned(), why: error.to_string() })
+    convert::histogram(wire.clone())
+        .map_err(|error| Invalid { field: field.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]

@@ -15,60 +15,73 @@ pub(super) const LENGTH: Duration = Duration::from_hours(1);
 /// Resolution: as fine as a person asks, and 360 steps for the hour.
 const STEP: Duration = Duration::from_secs(10);
 
+/// Pairs of deployment and virtual model over all steps, of 1 KiB or so: 100 pairs that
+/// are in use all the time fit. With more the window reaches less far back.
+const ENTRIES_MAX: usize = 50_000;
+
 /// Steps of counts, oldest first; steps in which nothing came are left out.
 #[derive(Debug)]
 pub(super) struct Window {
     start: Instant,
     steps: VecDeque<(u64, HashMap<Key, Totals>)>,
+    entries: usize,
 }
 
 impl Window {
     pub(super) fn new(start: Instant) -> Self {
-        Self { start, steps: VecDeque::new() }
+        Self { start, steps: VecDeque::new(), entries: 0 }
     }
 
     /// Adds counts to the step of `now`.
     pub(super) fn add(&mut self, added: HashMap<Key, Totals>, now: Instant) {
         let step = self.step(now);
-        let oldest = (step + 1).saturating_sub(steps(LENGTH));
-        while self.steps.front().is_some_and(|(number, _)| *number < oldest) {
-            self.steps.pop_front();
+        if self.steps.back().is_none_or(|(number, _)| *number != step) {
+            self.steps.push_back((step, HashMap::new()));
         }
-        match self.steps.back_mut() {
-            Some((number, counts)) if *number == step => {
-                for (key, totals) in added {
-                    counts.entry(key).or_default().merge(&totals);
-                }
+        if let Some((_, counts)) = self.steps.back_mut() {
+            let before = counts.len();
+            for (key, totals) in added {
+                counts.entry(key).or_default().merge(&totals);
             }
-            _ => self.steps.push_back((step, added)),
+            self.entries += counts.len() - before;
+        }
+        let oldest = self.first_step(LENGTH, now);
+        while let Some((number, counts)) = self.steps.front()
+            && (*number < oldest || (self.entries > ENTRIES_MAX && self.steps.len() > 1))
+        {
+            self.entries -= counts.len();
+            self.steps.pop_front();
         }
     }
 
-    /// The sum of the last `window`, rounded up to whole steps; the running step counts
-    /// as one.
+    /// The sum of the last `window`, and of the rest of the step in which that began.
     pub(super) fn sum(
         &self,
         window: Duration,
         now: Instant,
         wanted: impl Fn(&Key) -> bool,
     ) -> Vec<(Key, Totals)> {
-        let first = (self.step(now) + 1).saturating_sub(steps(window));
         let mut sums: HashMap<&Key, Totals> = HashMap::new();
-        for (_, counts) in self.steps.iter().filter(|(number, _)| *number >= first) {
-            for (key, totals) in counts.iter().filter(|(key, _)| wanted(key)) {
-                sums.entry(key).or_default().merge(totals);
-            }
+        for (key, totals) in self.counts(window, now).filter(|(key, _)| wanted(key)) {
+            sums.entry(key).or_default().merge(totals);
         }
         sums.into_iter().map(|(key, totals)| (key.clone(), totals)).collect()
+    }
+
+    /// All counts of the last `window`.
+    pub(super) fn counts(&self, window: Duration, now: Instant) -> impl Iterator<Item = (&Key, &Totals)> {
+        let first = self.first_step(window, now);
+        self.steps.iter().filter(move |(number, _)| *number >= first).flat_map(|(_, counts)| counts)
+    }
+
+    /// The step in which the last `window` began.
+    fn first_step(&self, window: Duration, now: Instant) -> u64 {
+        now.checked_sub(window).map_or(0, |began| self.step(began))
     }
 
     fn step(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_secs() / STEP.as_secs()
     }
-}
-
-fn steps(window: Duration) -> u64 {
-    window.as_millis().div_ceil(STEP.as_millis()) as u64
 }
 
 #[cfg(test)]
@@ -93,9 +106,11 @@ mod tests {
         add(&mut window, 1, start);
         add(&mut window, 10, start + Duration::from_secs(15));
         add(&mut window, 100, start + Duration::from_secs(16));
-        let now = start + Duration::from_secs(19);
+        let now = start + Duration::from_secs(21);
+        // What came six seconds ago is in the last ten, though a step ended meanwhile.
         assert_eq!(tokens(&window, 10, now), 110);
-        assert_eq!(tokens(&window, 11, now), 111);
+        assert_eq!(tokens(&window, 11, now), 110);
+        assert_eq!(tokens(&window, 12, now), 111);
     }
 
     #[test]
@@ -105,8 +120,25 @@ mod tests {
         for step in 0..1_000 {
             add(&mut window, 1, start + STEP * step);
         }
-        assert_eq!(window.steps.len(), 360);
-        assert_eq!(tokens(&window, 3_600, start + STEP * 999), 360);
-        assert_eq!(tokens(&window, 3_600, start + STEP * 999 + LENGTH), 0);
+        assert_eq!(window.steps.len(), 361);
+        assert_eq!(tokens(&window, 3_600, start + STEP * 999), 361);
+        assert_eq!(tokens(&window, 3_600, start + STEP * 1_000 + LENGTH), 0);
+    }
+
+    #[test]
+    fn many_pairs_shorten_the_window_instead_of_filling_the_memory() {
+        let start = Instant::now();
+        let mut window = Window::new(start);
+        let pairs = |step: u32| {
+            let key = |number| Key { deployment: format!("p/{number}"), model: "chat".into() };
+            let totals = Totals { input_tokens: u64::from(step), ..Totals::default() };
+            (0..ENTRIES_MAX / 4).map(move |number| (key(number), totals.clone())).collect()
+        };
+        for step in 1..=9 {
+            window.add(pairs(step), start + STEP * step);
+        }
+        assert_eq!((window.steps.len(), window.entries), (4, ENTRIES_MAX));
+        let sums = window.sum(LENGTH, start + STEP * 9, |key| key.deployment == "p/7");
+        assert_eq!(sums[0].1.input_tokens, 6 + 7 + 8 + 9);
     }
 }

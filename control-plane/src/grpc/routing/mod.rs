@@ -29,7 +29,7 @@ use trunkline_proto::{
 };
 
 use self::{brain::Brain, decisions::Decisions, outcome::Outcome};
-use super::{Context, telemetry::not_merged, wire_version};
+use super::{Context, refuse, wire_version};
 
 /// An order of targets is good for about one round of telemetry.
 const VALID_FOR: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
@@ -103,7 +103,11 @@ impl RoutingService for Routing {
         Ok(Response::new(RouteResponse { decision: Some(decision), valid_for: Some(VALID_FOR) }))
     }
 
-    async fn complete(&self, _: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
+    async fn complete(
+        &self,
+        request: Request<CompleteRequest>,
+    ) -> Result<Response<CompleteResponse>, Status> {
+        self.tenant(request.metadata())?;
         Err(self.agent_required())
     }
 
@@ -111,8 +115,9 @@ impl RoutingService for Routing {
 
     async fn stream_complete(
         &self,
-        _: Request<StreamCompleteRequest>,
+        request: Request<StreamCompleteRequest>,
     ) -> Result<Response<Self::StreamCompleteStream>, Status> {
+        self.tenant(request.metadata())?;
         Err(self.agent_required())
     }
 
@@ -126,7 +131,7 @@ impl RoutingService for Routing {
         let repository = &self.context.repository;
         let outcome = Outcome::parse(&request, &decision, &repository.state().table)?;
         let opened = self.brain.lock().learn(repository, &request.deployment, &outcome.classified);
-        self.context.reports.add(outcome.counts(opened)).await.map_err(not_merged)?;
+        self.context.reports.add(outcome.counts(opened)).await.map_err(|error| refuse::commit(&error))?;
         self.decisions.update(&request.decision_id, |decision| {
             if outcome.attempt.outcome() == OutcomeClass::Ok {
                 decision.chosen.clone_from(&request.deployment);
@@ -153,7 +158,7 @@ impl RoutingService for Routing {
         &self,
         request: Request<WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
-        self.tenant(request.metadata())?;
+        let tenant = self.tenant(request.metadata())?;
         let models = request.into_inner().models;
         if models.len() > WATCHED_MAX {
             return Err(status::invalid_field("models", &format!("must have at most {WATCHED_MAX} names")));
@@ -162,6 +167,7 @@ impl RoutingService for Routing {
             context: Arc::clone(&self.context),
             brain: Arc::clone(&self.brain),
             models: models.into_iter().collect(),
+            tenant,
             sent: None,
         };
         let states = stream::unfold(watch, |mut watch| async move {
@@ -177,6 +183,7 @@ struct Watch {
     context: Arc<Context>,
     brain: Arc<Mutex<Brain>>,
     models: BTreeSet<String>,
+    tenant: Option<String>,
     sent: Option<WatchRoutesResponse>,
 }
 
@@ -201,7 +208,11 @@ impl Watch {
     }
 
     fn now(&self) -> WatchRoutesResponse {
-        let wanted = |name: &str| self.models.is_empty() || self.models.contains(name);
+        let table = &self.context.repository.state().table;
+        let wanted = |name: &str| {
+            let named = self.models.is_empty() || self.models.contains(name);
+            named && caller::may_use(table, self.tenant.as_deref(), name).is_ok()
+        };
         let (state, routes) = self.brain.lock().routes(&self.context.repository, wanted);
         WatchRoutesResponse { version: Some(wire_version(&state.version)), routes }
     }

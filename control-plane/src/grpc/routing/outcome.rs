@@ -9,10 +9,7 @@ use trunkline_proto::{
     status,
     types::v1::{Attempt, Decision, OutcomeClass as WireOutcome},
 };
-use trunkline_routing::{
-    classify::Classified,
-    table::RoutingTable,
-};
+use trunkline_routing::{classify::Classified, table::RoutingTable};
 
 use crate::stats::{Key, totals::Totals};
 
