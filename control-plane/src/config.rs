@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, ValueEnum, builder::BoolishValueParser};
 
 /// Trunkline's control plane: keeps the configuration, streams routing tables to
 /// agents, takes their telemetry.
@@ -46,7 +46,7 @@ pub struct Flags {
     pub config_policy: ConfigPolicy,
 
     /// Allow listeners beyond loopback although there is no TLS and no authentication.
-    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_INSECURE")]
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
 
     /// Form of the log on standard error.

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -12,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     admin::v1 as admin,
     agent::v1::{Heartbeat, Hello},
-    types::v1::{Protection, Version},
+    types::v1::{Protection, Version, protection::Kind},
 };
 
 /// Twice what one control plane on two cores is planned for.
@@ -21,10 +24,19 @@ const AGENTS_MAX: usize = 10_000;
 /// How long an agent is listed after its stream ended.
 const DISCONNECTED_KEPT: Duration = Duration::from_hours(1);
 
+/// Protections kept of one agent; about 50 KB. One with more active ones has an
+/// outage that the first ones tell of as well.
+const PROTECTIONS_MAX: usize = 512;
+
+/// Longest subject and reason that is kept: two names of 63 with a slash, a sentence.
+const TEXT_BYTES_MAX: usize = 256;
+
 /// All known agents. The newest stream of an agent id is the agent.
 #[derive(Debug)]
 pub(crate) struct Registry {
     agents: Mutex<HashMap<String, Agent>>,
+    /// Numbers streams over all agents: a number is never used twice.
+    streams: AtomicU64,
 }
 
 /// No room for another agent.
@@ -36,6 +48,8 @@ pub(crate) struct RegistryFull;
 struct Agent {
     about: admin::Agent,
     protections: Vec<Protection>,
+    /// When it reported them: what remains of each is counted from then.
+    protections_at: SystemTime,
     stream: Option<Stream>,
     /// Of the last message or the end of the stream.
     seen: SystemTime,
@@ -59,7 +73,7 @@ pub(crate) struct Connection {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { agents: Mutex::default() }
+        Self { agents: Mutex::default(), streams: AtomicU64::new(0) }
     }
 
     /// Takes in an agent. An older stream of the same id is told to end.
@@ -75,18 +89,17 @@ impl Registry {
                 return Err(RegistryFull);
             }
         }
-        let previous = agents.remove(&hello.agent_id).and_then(|agent| agent.stream);
-        let number = previous.as_ref().map_or(0, |stream| stream.number + 1);
-        if let Some(previous) = previous {
+        if let Some(previous) = agents.remove(&hello.agent_id).and_then(|agent| agent.stream) {
             previous.superseded.cancel();
         }
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let superseded = CancellationToken::new();
         let stream = Stream { superseded: superseded.clone(), number };
         let agent_id = hello.agent_id.clone();
         let about = describe(hello, now);
         agents.insert(
             agent_id.clone(),
-            Agent { about, protections: Vec::new(), stream: Some(stream), seen: now },
+            Agent { about, protections: Vec::new(), protections_at: now, stream: Some(stream), seen: now },
         );
         Ok(Connection { registry: Arc::clone(self), agent_id, number, superseded })
     }
@@ -124,13 +137,16 @@ impl Registry {
         addresses
     }
 
-    /// What protects targets at connected agents, by agent id.
-    pub(crate) fn protections(&self) -> Vec<(String, Protection)> {
+    /// What protects targets at connected agents, by agent id, with what remains of each
+    /// at `now`.
+    pub(crate) fn protections(&self, now: SystemTime) -> Vec<(String, Protection)> {
         let agents = self.agents.lock();
-        let mut all: Vec<_> = agents
-            .values()
-            .flat_map(|agent| agent.protections.iter().map(|one| (agent.about.agent_id.clone(), one.clone())))
-            .collect();
+        let mut all = Vec::new();
+        for agent in agents.values() {
+            let age = now.duration_since(agent.protections_at).unwrap_or_default();
+            let aged = agent.protections.iter().map(|one| aged(one.clone(), age));
+            all.extend(aged.map(|one| (agent.about.agent_id.clone(), one)));
+        }
         all.sort_by(|one, other| (&one.0, &one.1.subject).cmp(&(&other.0, &other.1.subject)));
         all
     }
@@ -169,8 +185,13 @@ impl Connection {
     }
 
     /// Replaces the agent's protections.
-    pub(crate) fn protections(&self, protections: Vec<Protection>, now: SystemTime) {
-        self.update(now, |agent| agent.protections = protections);
+    pub(crate) fn protections(&self, mut protections: Vec<Protection>, now: SystemTime) {
+        protections.truncate(PROTECTIONS_MAX);
+        protections.iter_mut().for_each(shorten);
+        self.update(now, |agent| {
+            agent.protections = protections;
+            agent.protections_at = now;
+        });
     }
 
     fn update(&self, now: SystemTime, change: impl FnOnce(&mut Agent)) {
@@ -212,6 +233,32 @@ fn describe(hello: Hello, now: SystemTime) -> admin::Agent {
     }
 }
 
+/// The protection as it is `age` after it was reported.
+fn aged(mut protection: Protection, age: Duration) -> Protection {
+    let remaining = match &mut protection.kind {
+        Some(Kind::Breaker(breaker)) => &mut breaker.remaining,
+        Some(Kind::RateGate(gate)) => &mut gate.remaining,
+        Some(Kind::Quarantine(quarantine)) => &mut quarantine.remaining,
+        None => return protection,
+    };
+    if let Some(left) = remaining {
+        let before = Duration::try_from(*left).unwrap_or_default();
+        *left = prost_types::Duration::try_from(before.saturating_sub(age)).unwrap_or_default();
+    }
+    protection
+}
+
+/// Cuts what an agent may have sent too long.
+fn shorten(protection: &mut Protection) {
+    let cut = |text: &mut String| text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    cut(&mut protection.subject);
+    match &mut protection.kind {
+        Some(Kind::Breaker(breaker)) => cut(&mut breaker.reason),
+        Some(Kind::Quarantine(quarantine)) => cut(&mut quarantine.reason),
+        Some(Kind::RateGate(_)) | None => {}
+    }
+}
+
 fn forget_old(agents: &mut HashMap<String, Agent>, now: SystemTime) {
     agents.retain(|_, agent| {
         agent.stream.is_some() || now.duration_since(agent.seen).is_ok_and(|age| age < DISCONNECTED_KEPT)
@@ -220,6 +267,8 @@ fn forget_old(agents: &mut HashMap<String, Agent>, now: SystemTime) {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_proto::types::v1::{Quarantine, RateGate};
+
     use super::*;
 
     fn hello(agent_id: &str) -> Hello {
@@ -245,6 +294,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_lingers_does_not_speak_for_a_later_one() {
+        let registry = Arc::new(Registry::new());
+        let now = SystemTime::now();
+        let lingering = registry.connect(hello("a"), now).unwrap();
+        drop(registry.connect(hello("a"), now).unwrap());
+        let newest = registry.connect(hello("a"), now).unwrap();
+        lingering.acknowledged(None, Some("no".into()), now);
+        assert_eq!(registry.list("", 1, now)[0].last_nack, "");
+        drop(lingering);
+        assert_eq!(registry.connected(), 1);
+        drop(newest);
+    }
+
+    #[test]
     fn a_disconnected_agent_is_listed_for_an_hour() {
         let registry = Arc::new(Registry::new());
         let now = SystemTime::now();
@@ -261,9 +324,38 @@ mod tests {
         let registry = Arc::new(Registry::new());
         let connection = registry.connect(hello("a"), SystemTime::now()).unwrap();
         connection.protections(vec![Protection { subject: "p/d".into(), kind: None }], SystemTime::now());
-        assert_eq!(registry.protections().len(), 1);
+        assert_eq!(registry.protections(SystemTime::now()).len(), 1);
         drop(connection);
-        assert!(registry.protections().is_empty());
+        assert!(registry.protections(SystemTime::now()).is_empty());
+    }
+
+    #[test]
+    fn what_remains_of_a_protection_shrinks_with_time() {
+        let registry = Arc::new(Registry::new());
+        let now = SystemTime::now();
+        let connection = registry.connect(hello("a"), now).unwrap();
+        let remaining = Some(prost_types::Duration { seconds: 30, nanos: 0 });
+        let kind = Some(Kind::RateGate(RateGate { remaining }));
+        connection.protections(vec![Protection { subject: "p/d".into(), kind }], now);
+        for (age, left) in [(0, 30), (10, 20), (90, 0)] {
+            let all = registry.protections(now + Duration::from_secs(age));
+            let Some(Kind::RateGate(gate)) = &all[0].1.kind else { panic!("{all:?}") };
+            assert_eq!(gate.remaining.unwrap().seconds, left);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_one_agent_is_bounded() {
+        let registry = Arc::new(Registry::new());
+        let connection = registry.connect(hello("a"), SystemTime::now()).unwrap();
+        let reason = "é".repeat(TEXT_BYTES_MAX);
+        let kind = Some(Kind::Quarantine(Quarantine { reason, remaining: None }));
+        let protection = Protection { subject: "p/d".into(), kind };
+        connection.protections(vec![protection; PROTECTIONS_MAX + 1], SystemTime::now());
+        let all = registry.protections(SystemTime::now());
+        assert_eq!(all.len(), PROTECTIONS_MAX);
+        let Some(Kind::Quarantine(quarantine)) = &all[0].1.kind else { panic!("{:?}", all[0]) };
+        assert_eq!(quarantine.reason.len(), TEXT_BYTES_MAX);
     }
 
     #[test]

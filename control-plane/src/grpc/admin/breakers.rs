@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tonic::Status;
@@ -34,7 +34,7 @@ pub(super) fn list(context: &Context, request: ListBreakersRequest) -> ListBreak
     let mut names: BTreeSet<String> =
         state.table.deployments.iter().map(|one| one.name.to_string()).collect();
     names.extend(verdicts.iter().map(|verdict| verdict.deployment));
-    let (mut by_deployment, protections) = sort_out(context.registry.protections());
+    let (mut by_deployment, protections) = sort_out(context.registry.protections(SystemTime::now()));
     names.extend(by_deployment.keys().cloned());
     let breakers = names.into_iter().map(|name| {
         let agents = by_deployment.remove(&name).unwrap_or_default();
@@ -73,7 +73,7 @@ pub(super) async fn set(context: &Context, request: SetBreakerRequest) -> Result
         context.repository.set_verdict(name.clone(), forced, request.reason, PRINCIPAL.to_owned()).await;
     outcome.map_err(|error| refuse::commit(&error))?;
     tracing::info!(deployment = name, ?forced, "breaker set by an operator");
-    let (mut by_deployment, _) = sort_out(context.registry.protections());
+    let (mut by_deployment, _) = sort_out(context.registry.protections(SystemTime::now()));
     let agents = by_deployment.remove(&name).unwrap_or_default();
     Ok(SetBreakerResponse { breaker: Some(describe(name, agents, &context.repository.verdicts())) })
 }

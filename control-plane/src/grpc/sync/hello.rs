@@ -1,7 +1,7 @@
 //! Checks what an agent says of itself before it is kept.
 
 use tonic::Status;
-use trunkline_proto::{agent::v1::Hello, status};
+use trunkline_proto::{agent::v1::Hello, status, types::v1::Version};
 
 /// Longest id, incarnation and build version.
 const NAME_BYTES_MAX: usize = 256;
@@ -21,7 +21,13 @@ pub(super) fn check(hello: &Hello) -> Result<(), Status> {
     if hello.advertise.contains([',', ' ']) {
         return Err(status::invalid_field("hello.advertise", "must be one URL, without commas and spaces"));
     }
+    check_applied("hello.applied", hello.applied.as_ref())?;
     check_credentials("hello.missing_credentials", &hello.missing_credentials)
+}
+
+pub(super) fn check_applied(field: &str, applied: Option<&Version>) -> Result<(), Status> {
+    let epoch = applied.map_or("", |applied| applied.epoch.as_str());
+    at_most(&format!("{field}.epoch"), epoch, NAME_BYTES_MAX)
 }
 
 pub(super) fn check_credentials(field: &str, names: &[String]) -> Result<(), Status> {

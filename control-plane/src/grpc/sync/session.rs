@@ -178,6 +178,7 @@ impl Session {
                 return Err(status::invalid_field("hello", "must be the first message only").into());
             }
             Message::Ack(ack) => {
+                hello::check_applied("ack.applied", ack.applied.as_ref())?;
                 let refusal = match self.progress.acknowledged(&ack, self.heard) {
                     Answer::Stale => return Ok(()),
                     Answer::Applied => None,
@@ -186,6 +187,7 @@ impl Session {
                 self.connection.acknowledged(Some(self.progress.held().clone()), refusal, now);
             }
             Message::Heartbeat(heartbeat) => {
+                hello::check_applied("heartbeat.applied", heartbeat.applied.as_ref())?;
                 hello::check_credentials("heartbeat.missing_credentials", &heartbeat.missing_credentials)?;
                 self.connection.heartbeat(&heartbeat, now);
                 let current = Some(wire_version(&self.context.repository.state().version));
@@ -209,9 +211,12 @@ impl Session {
 
     async fn send(&self, message: sync_response::Message) -> Result<(), End> {
         let response = SyncResponse { message: Some(message) };
-        match tokio::time::timeout(SEND_TIMEOUT, self.outbox.send(Ok(response))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Unread),
+        tokio::select! {
+            biased; // What fits is sent; an agent that reads nothing must not hold up a drain.
+            sent = self.outbox.send(Ok(response)) => sent.map_err(|_| End::Unread),
+            () = self.context.shutdown.cancelled() => Err(End::Done),
+            () = self.connection.superseded() => Err(superseded(self.connection.agent_id()).into()),
+            () = tokio::time::sleep(SEND_TIMEOUT) => Err(End::Unread),
         }
     }
 }
