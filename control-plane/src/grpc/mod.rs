@@ -10,7 +10,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{
+    server::NamedService as _,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use trunkline_proto::{
     admin::v1::admin_service_server::AdminServiceServer, agent::v1::agent_service_server::AgentServiceServer,
     routing::v1::routing_service_server::RoutingServiceServer,
@@ -20,7 +24,7 @@ use trunkline_proto::{
 use crate::{
     metrics::Metrics,
     registry::Registry,
-    repository::Repository,
+    repository::{Repository, StoreHealth},
     stats::{Stats, merger::Reports},
 };
 
@@ -54,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// Owns what streams run on.
     pub(crate) tasks: TaskTracker,
+    /// Held by who changes the configuration.
+    pub(crate) writes: tokio::sync::Mutex<()>,
 }
 
 /// Why the listener ended.
@@ -81,7 +87,7 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
     health.set_serving::<RoutingServiceServer<routing::Routing>>().await;
     health.set_serving::<AgentServiceServer<sync::Agents>>().await;
     health.set_serving::<TelemetryServiceServer<telemetry::Telemetry>>().await;
-    health.set_serving::<AdminServiceServer<admin::Admin>>().await;
+    context.tasks.spawn(follow_store(Arc::clone(&context), health));
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -98,6 +104,22 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
     context.tasks.close();
     context.tasks.wait().await;
     Ok(served?)
+}
+
+/// Keeps the health of `AdminService` like the store's: without writes it does not serve.
+/// All else goes on without.
+async fn follow_store(context: Arc<Context>, health: HealthReporter) {
+    let mut store = context.repository.subscribe_health();
+    loop {
+        let writable = !matches!(*store.borrow_and_update(), StoreHealth::ReadOnly { .. });
+        let status = if writable { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(AdminServiceServer::<admin::Admin>::NAME, status).await;
+        tokio::select! {
+            biased; // A stop is heeded first.
+            () = context.shutdown.cancelled() => return,
+            changed = store.changed() => if changed.is_err() { return },
+        }
+    }
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

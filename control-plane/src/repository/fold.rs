@@ -38,6 +38,7 @@ impl Folded {
 
     pub(super) fn apply(&mut self, record: Record) {
         self.sequence = record.sequence;
+        let unchanged = record.config.is_none();
         if let Some(config) = record.config {
             self.config = config;
             self.revision = record.revision;
@@ -51,6 +52,7 @@ impl Folded {
                 request_sha256: record.request_sha256,
                 revision: record.revision,
                 unix_ms: record.unix_ms,
+                unchanged,
             });
         }
     }

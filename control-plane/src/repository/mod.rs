@@ -87,7 +87,7 @@ pub(crate) struct Shared {
     verdicts: watch::Sender<Arc<VerdictSet>>,
     recent: RwLock<Recent>,
     requests: RwLock<Requests>,
-    health: RwLock<StoreHealth>,
+    health: watch::Sender<StoreHealth>,
 }
 
 impl Repository {
@@ -190,7 +190,12 @@ impl Repository {
 
     /// Whether writes are taken, and what is missing.
     pub fn health(&self) -> StoreHealth {
-        self.shared.health.read().clone()
+        self.shared.health.borrow().clone()
+    }
+
+    /// The health, now and whenever it changes.
+    pub fn subscribe_health(&self) -> watch::Receiver<StoreHealth> {
+        self.shared.health.subscribe()
     }
 
     /// Has the writer's thread do something. The job is carried out even if the caller

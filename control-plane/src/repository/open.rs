@@ -42,6 +42,15 @@ fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
     let lock = lock.ok_or_else(|| OpenError::InUse { directory: data_dir.to_owned() })?;
     let journal_dir = data_dir.join("journal");
     let opened = Journal::open(&journal_dir)?;
+    // What is acknowledged must be found again after a power loss: so must its directory.
+    for directory in [Some(data_dir), data_dir.parent()].into_iter().flatten() {
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        directory::sync_directory(directory).map_err(|cause| OpenError::Io {
+            action: "sync",
+            path: directory.to_owned(),
+            cause,
+        })?;
+    }
     if opened.torn_bytes > 0 {
         tracing::warn!(
             bytes = opened.torn_bytes,
@@ -88,7 +97,7 @@ fn publish(epoch: &str, folded: &Folded) -> Result<Arc<Shared>, OpenError> {
         verdicts: watch::Sender::new(Arc::new(folded.verdicts.clone())),
         recent: RwLock::new(recent),
         requests: RwLock::new(folded.requests.clone()),
-        health: RwLock::new(StoreHealth::Ok),
+        health: watch::Sender::new(StoreHealth::Ok),
     }))
 }
 

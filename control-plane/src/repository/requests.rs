@@ -18,8 +18,10 @@ pub struct Remembered {
     pub method: String,
     /// What it asked for: a different hash under the same id is a mistake.
     pub request_sha256: [u8; 32],
-    /// The revision that it led to.
+    /// The revision after it.
     pub revision: u64,
+    /// It led to no new revision.
+    pub unchanged: bool,
 }
 
 /// The newest requests.
@@ -37,7 +39,12 @@ impl Requests {
             return None;
         }
         let request_sha256 = done.request_sha256.as_slice().try_into().unwrap_or_default();
-        Some(Remembered { method: done.method.clone(), request_sha256, revision: done.revision })
+        Some(Remembered {
+            method: done.method.clone(),
+            request_sha256,
+            revision: done.revision,
+            unchanged: done.unchanged,
+        })
     }
 
     /// Adds one, and forgets those that are too old or too many.
@@ -80,6 +87,7 @@ mod tests {
             request_sha256: vec![7; 32],
             revision: id as u64,
             unix_ms,
+            unchanged: false,
         }
     }
 

@@ -325,12 +325,17 @@ impl Writer {
     }
 
     fn publish_health(&self) {
-        *self.shared.health.write() = match (&self.trouble, &self.lost) {
+        let health = match (&self.trouble, &self.lost) {
             (Some(Trouble::Full(reason) | Trouble::Broken(reason)), _) => {
                 StoreHealth::ReadOnly { reason: reason.clone() }
             }
             (None, Some(lost)) => StoreHealth::Degraded { reason: lost.clone() },
             (None, None) => StoreHealth::Ok,
         };
+        self.shared.health.send_if_modified(|known| {
+            let changed = *known != health;
+            *known = health;
+            changed
+        });
     }
 }

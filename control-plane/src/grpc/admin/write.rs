@@ -1,6 +1,6 @@
 //! How every write of the configuration goes: edit a copy, check the whole, guard
-//! against accidents, commit. A state that moved meanwhile is edited again; the
-//! caller's own guards (etag, base revision) are checked on each try.
+//! against accidents, commit. They go one by one; a state that moved all the same is edited
+//! again. The caller's own guards (etag, base revision) are checked on each try.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,7 +20,8 @@ use crate::{
     repository::{CommitError, ConfigState, ConfigWrite, Remembered},
 };
 
-/// Tries before a write gives up on a configuration that others change all the time.
+/// Tries before a write gives up. Others change the configuration meanwhile only if
+/// their caller left before they were done.
 const TRIES: usize = 8;
 
 /// Who writes, until operators authenticate.
@@ -79,6 +80,9 @@ impl Write {
         context: &Context,
         edit: impl Fn(&ConfigState, &mut Config) -> Result<(), Status> + Sync,
     ) -> Result<Written, Status> {
+        // One write at a time, so that each is made from the newest state. Previews wait
+        // for nobody.
+        let _turn = if self.validate_only { None } else { Some(context.writes.lock().await) };
         let mut conflict = CommitError::Unavailable;
         for _ in 0..TRIES {
             let known = self.request_id.as_deref().and_then(|id| context.repository.remembered(id));
@@ -89,7 +93,8 @@ impl Write {
             let mut config = state.config.clone();
             edit(&state, &mut config)?;
             let (config, written) = self.check(context, &state, config)?;
-            if self.validate_only || written.changes.is_empty() && config == state.config {
+            let nothing_to_keep = config == state.config && self.request_id.is_none();
+            if self.validate_only || nothing_to_keep {
                 return Ok(written);
             }
             match context.repository.commit(self.commit(config, &state)).await {
@@ -144,7 +149,8 @@ impl Write {
         }
         let repository = &context.repository;
         let then: Arc<ConfigState> = repository.recent(known.revision).unwrap_or_else(|| repository.state());
-        let before = known.revision.checked_sub(1).and_then(|revision| repository.recent(revision));
+        let before = known.revision.checked_sub(u64::from(!known.unchanged));
+        let before = before.and_then(|revision| repository.recent(revision));
         let changes = before.map(|before| document::diff(&before.config, &then.config)).unwrap_or_default();
         let version = Version { epoch: then.version.epoch.clone(), revision: known.revision };
         Ok(Written { config: then.config.clone(), version, changes })

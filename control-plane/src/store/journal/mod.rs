@@ -154,11 +154,11 @@ impl Journal {
     }
 
     /// Starts a new segment from `snapshot`, the state after the newest record, and
-    /// removes the oldest ones. If this fails the journal goes on as it was.
+    /// removes the oldest ones. If this fails the journal goes on all the same.
     pub(crate) fn rotate(&mut self, snapshot: Snapshot) -> io::Result<()> {
         debug_assert_eq!(snapshot.sequence, self.sequence, "a snapshot of another state");
         let made = Segment::create(&self.directory, &self.epoch, Some(&self.last_sha256), snapshot)?;
-        self.file = OpenOptions::new().append(true).open(&made.path)?;
+        self.file = made.file;
         self.path = made.path;
         self.length = made.bytes;
         self.first_record = made.bytes;

@@ -128,4 +128,7 @@ pub(crate) struct RequestDone {
     /// Wall time in ms since 1970.
     #[prost(uint64, tag = "5")]
     pub(crate) unix_ms: u64,
+    /// It led to no new revision: everything was like that already.
+    #[prost(bool, tag = "6")]
+    pub(crate) unchanged: bool,
 }

@@ -116,14 +116,18 @@ impl Segment {
         let frame = frame::encode(&payload)
             .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "snapshot too long"))?;
         let unfinished = path.with_extension(UNFINISHED);
-        let written = write_new(&unfinished, &frame).and_then(|()| fs::rename(&unfinished, &path));
-        if let Err(cause) = written {
-            // Best effort: the next opening removes it as well.
+        let written = write_new(&unfinished, &frame).and_then(|file| {
+            fs::rename(&unfinished, &path)?;
+            sync_directory(directory)?;
+            Ok(file)
+        });
+        let file = written.inspect_err(|_| {
+            // A new segment that is not used would belie the records that the old one
+            // still gets. At most one of the two is there.
             drop(fs::remove_file(&unfinished));
-            return Err(cause);
-        }
-        sync_directory(directory)?;
-        Ok(Created { path, bytes: frame.len() as u64, sha256: sha256(&payload) })
+            drop(fs::remove_file(&path));
+        })?;
+        Ok(Created { path, file, bytes: frame.len() as u64, sha256: sha256(&payload) })
     }
 }
 
@@ -131,6 +135,8 @@ impl Segment {
 #[derive(Debug)]
 pub(super) struct Created {
     pub(super) path: PathBuf,
+    /// Open for appending.
+    pub(super) file: File,
     pub(super) bytes: u64,
     pub(super) sha256: Hash,
 }
@@ -168,10 +174,15 @@ pub(super) fn sha256(payload: &[u8]) -> Hash {
     Sha256::digest(payload).into()
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+        _ => {}
+    }
+    let mut file = File::options().append(true).create_new(true).open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 fn read_header(payload: &[u8]) -> Result<Header, String> {

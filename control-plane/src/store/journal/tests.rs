@@ -130,6 +130,25 @@ fn a_new_segment_goes_on_where_the_full_one_ended() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_made_leaves_the_old_one_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = Journal::open(directory.path()).unwrap().journal;
+    journal.append(&mut record("record 1")).unwrap();
+    // In the way: of the new segment, then of its final name.
+    for name in ["new", "log"] {
+        let obstacle = directory.path().join(format!("{:020}.{name}", journal.tip().0 + 1));
+        fs::create_dir(&obstacle).unwrap();
+        let snapshot = Snapshot { sequence: journal.tip().0, ..Snapshot::default() };
+        journal.rotate(snapshot).unwrap_err();
+        fs::remove_dir(&obstacle).unwrap();
+        journal.append(&mut record("one more")).unwrap();
+    }
+    drop(journal);
+    let opened = Journal::open(directory.path()).unwrap();
+    assert_eq!(notes(&opened), ["record 1", "one more", "one more"]);
+}
+
+#[test]
 fn old_segments_are_removed_and_the_rest_still_opens() {
     let directory = tempfile::tempdir().unwrap();
     let opened = in_segments(directory.path(), 200);
