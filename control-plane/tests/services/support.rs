@@ -1,7 +1,7 @@
 //! A control plane on loopback sockets, and clients for it.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -53,6 +53,11 @@ impl Plane {
         let mut plane = Self::empty().await;
         plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap();
         plane
+    }
+
+    /// With its data in `directory`.
+    pub(crate) async fn on_disk(directory: &Path) -> Self {
+        Self::with(Options { data_dir: Some(directory.to_owned()), ..options() }).await
     }
 
     pub(crate) async fn with(options: Options) -> Self {

@@ -1,27 +1,20 @@
-//! Sync and StreamReports over real sockets, with a scripted agent.
+//! Sync over real sockets, with a scripted agent.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failure of the test")]
 
-mod support;
-
-use support::{DOCUMENT, PATIENCE, Plane, apply, config};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use trunkline_proto::{
-    admin::v1::{
-        AgentState, GetStatsRequest, ListAgentsRequest, ListBreakersRequest, SetBreakerRequest, StatsRow,
-    },
+    admin::v1::{AgentState, Config, ListAgentsRequest, ListBreakersRequest, SetBreakerRequest},
     agent::v1::{
         Ack, Heartbeat, Hello, ProtectionStates, Publication, SyncRequest, SyncResponse, Update,
         agent_service_client::AgentServiceClient, sync_request, sync_response::Message,
     },
     convert::sync,
-    telemetry::v1::{
-        OutcomeCount, StreamReportsRequest, StreamReportsResponse, TargetStats,
-        telemetry_service_client::TelemetryServiceClient,
-    },
-    types::v1::{BreakerState, LocalBreaker, OutcomeClass, Protection, Version, protection::Kind},
+    types::v1::{BreakerState, LocalBreaker, Protection, Version, protection::Kind},
 };
+
+use crate::support::{DOCUMENT, PATIENCE, Plane, apply, config};
 
 struct Agent {
     outbox: mpsc::Sender<SyncRequest>,
@@ -101,7 +94,7 @@ async fn an_agent_gets_a_snapshot_and_then_deltas() {
     let mut agent = Agent::connect(&plane, None).await;
     let snapshot = agent.update().await;
     assert!(snapshot.full && !snapshot.more);
-    let held = sync::apply(&trunkline_proto::admin::v1::Config::default(), snapshot.upserts.clone(), &[]);
+    let held = sync::apply(&Config::default(), snapshot.upserts.clone(), &[]);
     assert_eq!(held, plane.running.repository.state().config);
     agent.ack(&snapshot, None).await;
 
@@ -172,6 +165,51 @@ async fn verdicts_reach_agents_at_once_and_whole() {
 }
 
 #[tokio::test]
+async fn agents_hear_that_a_verdict_ended_by_itself() {
+    let mut plane = Plane::configured().await;
+    let mut agent = Agent::connect(&plane, None).await;
+    let ttl = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let state = BreakerState::ForcedOpen.into();
+    let request = SetBreakerRequest { deployment: "one/small".into(), state, ttl, ..Default::default() };
+    assert!(agent.publication().await.verdicts.is_empty());
+    plane.admin.set_breaker(request).await.unwrap();
+    let remaining = agent.publication().await.verdicts[0].remaining.unwrap();
+    assert!(remaining.seconds <= 1, "{remaining:?}");
+    assert!(agent.publication().await.verdicts.is_empty());
+    drop(agent);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_restart_agents_go_on_from_what_they_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plane = Plane::on_disk(dir.path()).await;
+    plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap();
+    let mut agent = Agent::connect(&plane, None).await;
+    let held = agent.update().await.version;
+    drop(agent);
+    plane.stop().await;
+
+    let mut plane = Plane::on_disk(dir.path()).await;
+    let mut agent = Agent::connect(&plane, held.clone()).await;
+    assert!(agent.publication().await.verdicts.is_empty());
+    // Nothing is sent again; the first change comes as a delta on what is held.
+    plane.admin.apply_config(apply(config(&DOCUMENT.replace("weight: 70", "weight: 60")))).await.unwrap();
+    let delta = agent.update().await;
+    assert_eq!((delta.full, &delta.base), (false, &held));
+    drop(agent);
+    plane.stop().await;
+
+    // The states between are gone with the process: one who missed them gets everything.
+    let plane = Plane::on_disk(dir.path()).await;
+    let mut agent = Agent::connect(&plane, held.clone()).await;
+    let snapshot = agent.update().await;
+    assert_eq!((snapshot.full, &snapshot.version), (true, &delta.version));
+    drop(agent);
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn breakers_of_agents_are_listed() {
     let mut plane = Plane::configured().await;
     let agent = Agent::connect(&plane, None).await;
@@ -215,106 +253,5 @@ async fn heartbeats_are_answered_and_the_newest_stream_wins() {
     assert_eq!(ended.code(), Code::Aborted);
     listed(&mut plane, |agent| agent.state() == AgentState::Connected).await;
     drop((old, new));
-    plane.stop().await;
-}
-
-struct Reporter {
-    outbox: mpsc::Sender<StreamReportsRequest>,
-    inbound: Streaming<StreamReportsResponse>,
-}
-
-impl Reporter {
-    async fn connect(plane: &Plane) -> Self {
-        let (outbox, messages) = mpsc::channel(8);
-        let mut client = TelemetryServiceClient::new(plane.channel.clone());
-        let inbound = client.stream_reports(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        Self { outbox, inbound }
-    }
-
-    async fn report(&mut self, seq: u64) -> Result<StreamReportsResponse, Status> {
-        self.outbox.send(report(seq)).await.unwrap();
-        Ok(tokio::time::timeout(PATIENCE, self.inbound.message()).await.unwrap()?.unwrap())
-    }
-}
-
-fn report(seq: u64) -> StreamReportsRequest {
-    let outcome = |outcome: OutcomeClass, count| OutcomeCount { outcome: outcome.into(), count };
-    let target = TargetStats {
-        deployment: "one/small".into(),
-        model: "chat".into(),
-        outcomes: vec![outcome(OutcomeClass::Ok, 2), outcome(OutcomeClass::Timeout, 1)],
-        input_tokens: 100,
-        usage_from_provider: 2,
-        ..Default::default()
-    };
-    StreamReportsRequest {
-        agent_id: "a".into(),
-        incarnation: "i".into(),
-        seq,
-        targets: vec![target],
-        ..Default::default()
-    }
-}
-
-async fn row(plane: &mut Plane, window: Option<i64>) -> StatsRow {
-    let window = window.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
-    let request = GetStatsRequest { window, virtual_model: "chat".into() };
-    let rows = plane.admin.get_stats(request).await.unwrap().into_inner().rows;
-    rows.into_iter().find(|row| row.deployment == "one/small").unwrap()
-}
-
-#[tokio::test]
-async fn each_report_counts_once_and_gaps_are_asked_for() {
-    let mut plane = Plane::configured().await;
-    let mut reporter = Reporter::connect(&plane).await;
-    let first = reporter.report(1).await.unwrap();
-    assert_eq!((first.acked_seq, first.report_interval.is_some()), (1, true));
-    let repeated = reporter.report(1).await.unwrap();
-    assert_eq!((repeated.acked_seq, repeated.resend_from_first_unacked), (1, false));
-    let gap = reporter.report(3).await.unwrap();
-    assert_eq!((gap.acked_seq, gap.resend_from_first_unacked), (1, true));
-    // On another stream it is the same sequence.
-    let mut reporter = Reporter::connect(&plane).await;
-    assert_eq!(reporter.report(2).await.unwrap().acked_seq, 2);
-    assert_eq!(reporter.report(3).await.unwrap().acked_seq, 3);
-    for window in [None, Some(600)] {
-        let row = row(&mut plane, window).await;
-        assert_eq!((row.attempts, row.successes, row.input_tokens), (9, 6, 300));
-        assert_eq!(row.errors_by_class["timeout"], 3);
-    }
-    drop(reporter);
-    plane.stop().await;
-}
-
-#[tokio::test]
-async fn an_impossible_report_is_refused_by_field() {
-    let plane = Plane::configured().await;
-    let mut reporter = Reporter::connect(&plane).await;
-    let error = reporter.report(0).await.unwrap_err();
-    assert_eq!((error.code(), error.message().starts_with("seq:")), (Code::InvalidArgument, true));
-    drop(reporter);
-    plane.stop().await;
-}
-
-#[tokio::test]
-async fn totals_and_sequences_survive_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = || {
-        let data_dir = Some(dir.path().to_owned());
-        trunkline_control_plane::start::Options { data_dir, ..support::options() }
-    };
-    let mut plane = Plane::with(options()).await;
-    plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap();
-    let mut reporter = Reporter::connect(&plane).await;
-    assert_eq!(reporter.report(1).await.unwrap().acked_seq, 1);
-    drop(reporter);
-    plane.stop().await;
-
-    let mut plane = Plane::with(options()).await;
-    let mut reporter = Reporter::connect(&plane).await;
-    assert_eq!(reporter.report(1).await.unwrap().acked_seq, 1);
-    assert_eq!(row(&mut plane, None).await.attempts, 3);
-    assert_eq!(row(&mut plane, Some(600)).await.attempts, 0);
-    drop(reporter);
     plane.stop().await;
 }

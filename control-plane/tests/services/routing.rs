@@ -1,25 +1,28 @@
 //! RoutingService on the control plane, reflection and the ops listener over sockets.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-mod support;
+use std::collections::{BTreeSet, HashMap};
 
-use std::collections::HashMap;
-
-use support::{DOCUMENT, PATIENCE, Plane, apply, config};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::{Code, Request, transport::Channel};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Streaming, transport::Channel};
 use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
 };
 use tonic_types::StatusExt as _;
 use trunkline_proto::{
     admin::v1::{GetStatsRequest, SetBreakerRequest},
+    agent::v1::{Hello, SyncRequest, SyncResponse, agent_service_client::AgentServiceClient, sync_request},
     routing::v1::{
-        CompleteRequest, ExplainDecisionRequest, ReportOutcomeRequest, RouteRequest, WatchRoutesRequest,
-        routing_service_client::RoutingServiceClient,
+        CompleteRequest, ExplainDecisionRequest, ReportOutcomeRequest, RouteRequest, StreamCompleteRequest,
+        WatchRoutesRequest, routing_service_client::RoutingServiceClient,
     },
     types::v1::{BreakerState, Decision, ExclusionReason, OutcomeClass, Usage},
 };
+
+use crate::support::{DOCUMENT, PATIENCE, Plane, apply, config};
 
 fn client(plane: &Plane) -> RoutingServiceClient<Channel> {
     RoutingServiceClient::new(plane.channel.clone())
@@ -111,16 +114,38 @@ async fn completions_are_refused_with_the_agents_that_serve_them() {
     assert_eq!(error.code(), Code::FailedPrecondition);
     let info = error.get_details_error_info().unwrap();
     assert_eq!((info.reason.as_str(), info.metadata["agents"].as_str()), ("AGENT_REQUIRED", ""));
+
+    let agents = [connect_agent(&plane, "b").await, connect_agent(&plane, "a").await];
+    let error = client(&plane).stream_complete(StreamCompleteRequest::default()).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.message().contains("http://a:1"), "{}", error.message());
+    assert_eq!(error.get_details_error_info().unwrap().metadata["agents"], "http://a:1,http://b:1");
+    drop(agents);
     plane.stop().await;
+}
+
+/// An agent that said Hello; it is connected until dropped.
+async fn connect_agent(plane: &Plane, id: &str) -> (mpsc::Sender<SyncRequest>, Streaming<SyncResponse>) {
+    let advertise = format!("http://{id}:1");
+    let hello = Hello { agent_id: id.into(), incarnation: "i".into(), advertise, ..Hello::default() };
+    let (outbox, messages) = mpsc::channel(1);
+    outbox.send(SyncRequest { message: Some(sync_request::Message::Hello(hello)) }).await.unwrap();
+    let stream = AgentServiceClient::new(plane.channel.clone()).sync(ReceiverStream::new(messages)).await;
+    let mut stream = stream.unwrap().into_inner();
+    // The welcome: it is known now.
+    stream.message().await.unwrap().unwrap();
+    (outbox, stream)
 }
 
 #[tokio::test]
 async fn configured_keys_are_required() {
     let mut plane = Plane::empty().await;
+    let other = "  - {name: other, strategy: STRATEGY_WEIGHTED, \
+                 tiers: [{targets: [{deployment: one/large, weight: 1}]}]}\n";
     // The SHA-256 of "secret".
     let keys = "api_keys: [{name: team, allowed_models: [chat], \
                 secret_sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b}]\n";
-    plane.admin.apply_config(apply(config(&format!("{DOCUMENT}{keys}")))).await.unwrap();
+    plane.admin.apply_config(apply(config(&format!("{DOCUMENT}{other}{keys}")))).await.unwrap();
     let request = |model: &str, key: &str| {
         let mut request = Request::new(RouteRequest { model: model.into(), ..Default::default() });
         request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
@@ -133,6 +158,14 @@ async fn configured_keys_are_required() {
     let decision =
         client(&plane).route(request("chat", "secret")).await.unwrap().into_inner().decision.unwrap();
     assert_eq!(decision.tenant, "team");
+
+    let complete = client(&plane).complete(CompleteRequest::default()).await.unwrap_err();
+    assert_eq!(complete.code(), Code::Unauthenticated);
+    let mut watch = Request::new(WatchRoutesRequest::default());
+    watch.metadata_mut().insert("x-api-key", "secret".parse().unwrap());
+    let mut states = client(&plane).watch_routes(watch).await.unwrap().into_inner();
+    let routes = states.message().await.unwrap().unwrap().routes;
+    assert_eq!(routes.iter().map(|route| route.model.as_str()).collect::<Vec<_>>(), ["chat"]);
     plane.stop().await;
 }
 
@@ -149,6 +182,70 @@ async fn all_services_are_healthy() {
     ] {
         let status = health.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner();
         assert_eq!(status.status(), ServingStatus::Serving, "{service}");
+    }
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn administration_is_not_served_while_nothing_can_be_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    // Something is where the store keeps its reserve of space.
+    let obstacle = dir.path().join("ballast");
+    std::fs::create_dir(&obstacle).unwrap();
+    let mut plane = Plane::on_disk(dir.path()).await;
+    let mut health = HealthClient::new(plane.channel.clone());
+    let request = |service: &str| HealthCheckRequest { service: service.into() };
+    let watch = health.watch(request("trunkline.admin.v1.AdminService")).await.unwrap();
+    let mut admin = watch.into_inner();
+    await_status(&mut admin, ServingStatus::NotServing).await;
+    let routing = health.check(request("trunkline.routing.v1.RoutingService")).await.unwrap();
+    assert_eq!(routing.into_inner().status(), ServingStatus::Serving);
+    let error = plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap_err();
+    let reason = error.get_details_error_info().unwrap().reason;
+    assert_eq!((error.code(), reason.as_str()), (Code::Unavailable, "STORE_READ_ONLY"));
+
+    std::fs::remove_dir(&obstacle).unwrap();
+    plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap();
+    await_status(&mut admin, ServingStatus::Serving).await;
+    drop(admin);
+    plane.stop().await;
+}
+
+async fn await_status(states: &mut Streaming<HealthCheckResponse>, wanted: ServingStatus) {
+    loop {
+        let state = tokio::time::timeout(PATIENCE, states.message()).await.unwrap();
+        if state.unwrap().unwrap().status() == wanted {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn reflection_names_all_services_in_both_versions() {
+    macro_rules! services {
+        ($plane:expr, $version:ident) => {{
+            use tonic_reflection::pb::$version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+            };
+            let request = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let requests = tokio_stream::iter([request]);
+            let mut client = ServerReflectionClient::new($plane.channel.clone());
+            let mut answers = client.server_reflection_info(requests).await.unwrap().into_inner();
+            let answer = answers.message().await.unwrap().unwrap().message_response;
+            let Some(MessageResponse::ListServicesResponse(listed)) = answer else { panic!("{answer:?}") };
+            listed.service.into_iter().map(|service| service.name).collect::<BTreeSet<_>>()
+        }};
+    }
+    let plane = Plane::empty().await;
+    for services in [services!(plane, v1), services!(plane, v1alpha)] {
+        for package in ["admin.v1.Admin", "agent.v1.Agent", "routing.v1.Routing", "telemetry.v1.Telemetry"] {
+            assert!(services.contains(&format!("trunkline.{package}Service")), "{services:?}");
+        }
+        assert!(services.contains("grpc.health.v1.Health"), "{services:?}");
     }
     plane.stop().await;
 }

@@ -1,10 +1,7 @@
 //! AdminService over a real socket.
 #![expect(clippy::expect_used, reason = "a failure here is a failure of the test")]
 
-mod support;
-
 use prost_types::FieldMask;
-use support::{DOCUMENT, Plane, apply, config};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use trunkline_proto::{
@@ -17,6 +14,8 @@ use trunkline_proto::{
     },
     types::v1::{BreakerState, Deployment, Dialect, Provider, VirtualModel},
 };
+
+use crate::support::{DOCUMENT, PATIENCE, Plane, apply, config};
 
 fn provider(name: &str) -> Provider {
     Provider {
@@ -113,9 +112,29 @@ async fn a_repeated_request_has_the_effect_and_answer_of_the_first() {
 }
 
 #[tokio::test]
+async fn a_request_that_changed_nothing_is_repeated_as_such() {
+    let mut plane = Plane::empty().await;
+    plane.admin.create_provider(create(provider("openai"))).await.unwrap();
+    let request = UpdateProviderRequest {
+        provider: Some(provider("openai")),
+        request_id: "7b0e5a0e-3f0e-4b8e-9d5c-2f1f3c9f0a12".into(),
+        ..Default::default()
+    };
+    let first = plane.admin.update_provider(request.clone()).await.unwrap().into_inner();
+    assert_eq!((first.version.as_ref().unwrap().revision, first.changes.len()), (1, 0));
+    let other = Provider { region: "eu".into(), ..provider("openai") };
+    let other = UpdateProviderRequest { provider: Some(other), ..Default::default() };
+    plane.admin.update_provider(other).await.unwrap();
+    let second = plane.admin.update_provider(request).await.unwrap().into_inner();
+    assert_eq!(first, second);
+    assert_eq!(plane.running.repository.state().version.revision, 2);
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn concurrent_writes_of_different_resources_all_succeed() {
     let plane = Plane::empty().await;
-    let names: Vec<String> = (0..4).map(|number| format!("p{number}")).collect();
+    let names: Vec<String> = (0..50).map(|number| format!("p{number}")).collect();
     let writes = names.iter().map(|name| {
         let mut admin = plane.admin.clone();
         async move { admin.create_provider(create(provider(name))).await.unwrap() }
@@ -279,7 +298,7 @@ async fn a_forced_breaker_ends_by_itself() {
     plane.admin.set_breaker(request).await.unwrap();
     let mut verdicts = plane.running.repository.subscribe_verdicts();
     let ended = verdicts.wait_for(|verdicts| verdicts.get("one/small").is_none());
-    tokio::time::timeout(support::PATIENCE, ended).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
     plane.stop().await;
 }
 
