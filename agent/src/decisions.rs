@@ -22,6 +22,8 @@ use crate::{
 
 /// Decisions kept. At about a kilobyte each this is a few megabytes.
 const KEPT: usize = 4_096;
+/// Tables whose decisions are kept: each holds on to its whole table.
+const TABLES_KEPT: u64 = 4;
 
 /// One call to one target.
 #[derive(Clone, Debug)]
@@ -94,6 +96,20 @@ impl Decisions {
         kept.order.push_back(Arc::clone(&record));
         kept.by_id.insert(id, Arc::clone(&record));
         record
+    }
+
+    /// A table of that number is in use: those long out of use can go.
+    pub(crate) fn retire(&self, newest: u64) {
+        let mut kept = self.kept.lock();
+        let Kept { order, by_id } = &mut *kept;
+        order.retain(|record| {
+            let record = record.lock();
+            let keep = record.snapshot.number + TABLES_KEPT > newest;
+            if !keep {
+                by_id.remove(&record.id);
+            }
+            keep
+        });
     }
 
     /// The decision of that name.

@@ -16,6 +16,8 @@ use crate::{control::LoadedTable, upstream::Endpoint};
 pub(crate) struct Snapshot {
     /// What it was made of.
     pub(crate) loaded: Arc<LoadedTable>,
+    /// Counts the tables that this process used.
+    pub(crate) number: u64,
     /// Maps the table to the registry.
     pub(crate) binding: Binding,
     /// By provider index. None: the base URL can't be used, which the table's checks
@@ -39,7 +41,7 @@ pub(crate) enum Goal {
 
 impl Snapshot {
     /// Prepares a table. `binding` was made for it.
-    pub(crate) fn new(loaded: Arc<LoadedTable>, binding: Binding) -> Self {
+    pub(crate) fn new(loaded: Arc<LoadedTable>, binding: Binding, number: u64) -> Self {
         let table = &loaded.table;
         let endpoints = table
             .providers
@@ -63,7 +65,7 @@ impl Snapshot {
             .map(|(index, key)| (key.secret_sha256, (index, Arc::from(key.name.as_ref()))))
             .collect();
         let model_names = table.virtual_models.iter().map(|model| Arc::from(model.name.as_ref())).collect();
-        Self { loaded, binding, endpoints, deployment_names, model_names, pins, keys }
+        Self { loaded, number, binding, endpoints, deployment_names, model_names, pins, keys }
     }
 
     /// The table.

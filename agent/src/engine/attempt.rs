@@ -88,6 +88,8 @@ pub(crate) struct FailedAttempt {
     /// What the provider said, bounded.
     pub(crate) body: Bytes,
     pub(crate) error: ApiError,
+    /// What was generated for nothing, as far as the provider told it.
+    pub(crate) usage: Option<Usage>,
 }
 
 impl FailedAttempt {
@@ -98,7 +100,16 @@ impl FailedAttempt {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             error: ApiError::default(),
+            usage: None,
         }))
+    }
+
+    fn unusable(fault: BodyFault, usage: Option<Usage>) -> AttemptEnd {
+        let end = Self::bare(classify_body(fault), StatusCode::OK.as_u16());
+        match end {
+            AttemptEnd::Failed(failed) => AttemptEnd::Failed(Box::new(Self { usage, ..*failed })),
+            end => end,
+        }
     }
 }
 
@@ -189,7 +200,7 @@ async fn refused(response: Response<UpstreamBody>) -> AttemptEnd {
     let error = error_body::parse(&body);
     let hint = retry_hint(status, &|name| parts.headers.get(name)?.to_str().ok());
     let classified = classify(status, &error.fields(), hint);
-    AttemptEnd::Failed(Box::new(FailedAttempt { classified, status, headers: parts.headers, body, error }))
+    AttemptEnd::Failed(Box::new(FailedAttempt { classified, status, headers: parts.headers, body, error, usage: None }))
 }
 
 /// A whole answer.
@@ -203,16 +214,16 @@ async fn whole(response: Response<UpstreamBody>, started: Instant) -> AttemptEnd
     };
     match answer::inspect(&body) {
         Answer::Good(facts) => AttemptEnd::Whole { headers: parts.headers, body, facts, ttft },
-        Answer::Error(error) => in_success(parts.headers, body, error),
+        Answer::Error(error) => in_success(parts.headers, body, error, None),
         Answer::Fault(fault) => FailedAttempt::bare(classify_body(fault), status),
     }
 }
 
 /// An error inside a 200, judged as the status it stands for.
-fn in_success(headers: HeaderMap, body: Bytes, error: ApiError) -> AttemptEnd {
+fn in_success(headers: HeaderMap, body: Bytes, error: ApiError, usage: Option<Usage>) -> AttemptEnd {
     let hint = retry_hint(429, &|name| headers.get(name)?.to_str().ok());
     let classified = classify(200, &error.fields(), hint);
-    AttemptEnd::Failed(Box::new(FailedAttempt { classified, status: 200, headers, body, error }))
+    AttemptEnd::Failed(Box::new(FailedAttempt { classified, status: 200, headers, body, error, usage }))
 }
 
 /// Reads all of a body of at most `limit` bytes.
@@ -308,15 +319,15 @@ impl Opened {
     fn end(self, end: Opening) -> AttemptEnd {
         match end {
             Opening::Content => AttemptEnd::Stream(Box::new(self)),
-            Opening::Error(error) => in_success(self.headers, self.held.freeze(), error),
-            Opening::Empty => FailedAttempt::bare(classify_body(BodyFault::Empty), 200),
+            Opening::Error(error) => in_success(self.headers, self.held.freeze(), error, self.progress.usage),
+            Opening::Empty => FailedAttempt::unusable(BodyFault::Empty, self.progress.usage),
         }
     }
 
     /// Some end a stream with plain JSON that says what went wrong.
     fn ended_without_content(self) -> AttemptEnd {
         if let Some(error) = error_body::parse_in_success(self.splitter.leftover()) {
-            return in_success(self.headers, Bytes::new(), error);
+            return in_success(self.headers, Bytes::new(), error, self.progress.usage);
         }
         FailedAttempt::bare(classify_body(BodyFault::Truncated), 200)
     }
@@ -333,7 +344,7 @@ async fn not_a_stream(response: Response<UpstreamBody>) -> AttemptEnd {
     let body = timeout(ERROR_BODY_WITHIN, collect(body, ERROR_BODY_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
     if let Some(error) = error_body::parse_in_success(&body) {
-        return in_success(parts.headers, body, error);
+        return in_success(parts.headers, body, error, None);
     }
     let fault = match answer::inspect(&body) {
         Answer::Fault(BodyFault::Html) => BodyFault::Html,

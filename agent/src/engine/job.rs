@@ -79,12 +79,15 @@ impl Forwarded {
 }
 
 /// A request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) goal: Goal,
     pub(crate) endpoint: Endpoint,
+    /// Empty once an attempt won: a stream may live long after its request.
     pub(crate) body: Bytes,
+    /// Length of the body as it came in.
+    pub(crate) input_bytes: usize,
     pub(crate) scanned: Scanned,
     pub(crate) profile: Profile,
     /// As the caller set it.
@@ -111,11 +114,16 @@ impl Job {
             return (tokens, UsageSource::Provider);
         }
         let tokens = Tokens {
-            input: (self.body.len() as u64).div_ceil(BYTES_PER_TOKEN),
+            input: (self.input_bytes as u64).div_ceil(BYTES_PER_TOKEN),
             cached_input: 0,
             output: (output_bytes as u64).div_ceil(BYTES_PER_TOKEN),
         };
         (tokens, UsageSource::Estimated)
+    }
+
+    /// The same without what only attempts need.
+    pub(crate) fn without_body(&self) -> Self {
+        Self { body: Bytes::new(), ..self.clone() }
     }
 
     /// The name sent to that deployment's provider.

@@ -31,7 +31,9 @@ pub(crate) use self::{
     tail::Tail,
 };
 use self::{attempt::AttemptEnd, race::Race};
-use crate::{decisions::AttemptRecord, shared::Shared, snapshot::Snapshot, upstream::Upstream};
+use crate::{
+    decisions::AttemptRecord, openai::usage::Usage, shared::Shared, snapshot::Snapshot, upstream::Upstream,
+};
 
 /// One worker thread's part: its own connections, and what all share.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
             }
             Directive::Kill(id) => {
                 race.remove(id);
-                flight.failed(id, &classify_transport(TransportFault::AttemptTimeout), 0);
+                flight.failed(id, &classify_transport(TransportFault::AttemptTimeout), 0, None);
             }
             Directive::Wait(until) => {
                 let until = Instant::from_std(worker.shared.clock.instant(until));
@@ -175,9 +177,9 @@ impl<'a> Flight<'a> {
         match end {
             AttemptEnd::Failed(failed) => {
                 let classified = failed.classified;
-                let status = failed.status;
+                let (status, usage) = (failed.status, failed.usage);
                 self.failures.push((id, *failed));
-                self.failed(id, &classified, status);
+                self.failed(id, &classified, status, usage);
                 None
             }
             AttemptEnd::Whole { headers, body, facts, ttft } => {
@@ -213,7 +215,7 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn failed(&mut self, id: AttemptId, classified: &Classified, status: u16) {
+    fn failed(&mut self, id: AttemptId, classified: &Classified, status: u16, usage: Option<Usage>) {
         let opened = self.consult(|request, context| request.failed(context, id, classified));
         let shared = &self.worker.shared;
         let deployment = self.trace.attempts[id.0 as usize].deployment;
@@ -230,7 +232,8 @@ impl<'a> Flight<'a> {
         if opened || classified.gate.is_some() || classified.quarantine_scope.is_some() {
             shared.protections_changed.notify_one();
         }
-        self.trace.close(shared, self.job, id, classified.class, status, None);
+        let used = usage.map(|usage| self.job.tokens(Some(usage), 0));
+        self.trace.close(shared, self.job, id, classified.class, status, used);
     }
 
     fn lose(&mut self, losers: &[Loser]) {

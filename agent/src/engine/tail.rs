@@ -15,6 +15,7 @@ use trunkline_routing::{
         BodyFault, BreakerCount, Classified, OutcomeClass, TransportFault, classify_body, classify_mid_stream,
         classify_transport,
     },
+    money::Tokens,
     registry::Ticket,
     request::AttemptId,
     table::Timeouts,
@@ -25,12 +26,12 @@ use super::{
     attempt::{Opened, Progress},
 };
 use crate::{
+    control::UsageSource,
     decisions::DecisionRecord,
     openai::{
         error_body,
         event::{self, EventFacts},
         sse::Splitter,
-        usage::Usage,
     },
     shared::{InFlight, Shared},
     upstream::UpstreamBody,
@@ -47,7 +48,8 @@ pub(crate) struct Tail {
     job: Arc<Job>,
     pub(crate) headers: HeaderMap,
     held: Option<Bytes>,
-    body: UpstreamBody,
+    /// None: what is left of it is read elsewhere, or not at all.
+    body: Option<UpstreamBody>,
     splitter: Splitter,
     progress: Progress,
     timeouts: Timeouts,
@@ -78,7 +80,7 @@ impl Tail {
             job,
             headers: opened.headers,
             held: Some(opened.held.freeze()),
-            body: opened.body,
+            body: Some(opened.body),
             splitter: opened.splitter,
             progress: opened.progress,
             timeouts: opened.timeouts,
@@ -98,14 +100,9 @@ impl Tail {
         self.record = Some(record);
     }
 
-    /// Usage, as far as the provider told it.
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        self.progress.usage
-    }
-
-    /// Bytes of text so far, for estimates.
-    pub(crate) fn output_bytes(&self) -> usize {
-        self.progress.output_bytes
+    /// Tokens so far, as the provider said or by the bytes.
+    pub(crate) fn used(&self) -> (Tokens, UsageSource) {
+        self.job.tokens(self.progress.usage, self.progress.output_bytes)
     }
 
     /// The next piece, whole events only. None: the stream is over. An error event, if
@@ -133,13 +130,14 @@ impl Tail {
             Step::More => {}
             step => return step,
         }
-        if self.progress.done {
-            return self.await_end().await;
-        }
+        let Some(body) = self.body.as_mut().filter(|_| !self.progress.done) else {
+            self.read_on();
+            return Step::End(Ok(()));
+        };
         let frame = tokio::select! {
             biased;
             // Data that is already there beats the clock.
-            frame = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)) => frame,
+            frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)) => frame,
             () = self.timer.as_mut() => {
                 return Step::End(Err(classify_transport(TransportFault::TimeoutAfterContent)));
             }
@@ -181,6 +179,11 @@ impl Tail {
                 self.broken = Some(classify_mid_stream(&error.fields()));
                 break;
             }
+            if facts.done && !self.progress.finished {
+                // Passed on, it would make a cut answer look whole.
+                self.broken = Some(classify_body(BodyFault::TruncatedAfterContent));
+                break;
+            }
             if self.is_unasked(&facts) {
                 continue;
             }
@@ -213,13 +216,14 @@ impl Tail {
         self.timer.as_mut().reset(until);
     }
 
-    async fn await_end(&mut self) -> Step {
-        let end = async {
-            while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut self.body).poll_frame(context)).await {}
+    /// The caller has its answer. What the provider still sends is read beside, so that
+    /// the connection can serve again; not ending in time costs no more than it.
+    fn read_on(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        let end = async move {
+            while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
         };
-        // Not ending in time costs no more than the connection.
-        tokio::time::timeout(END_WITHIN, end).await.ok();
-        self.verdict_at_end()
+        tokio::spawn(async move { tokio::time::timeout(END_WITHIN, end).await.ok() });
     }
 
     fn ended(&mut self) -> Step {
@@ -260,7 +264,7 @@ impl Tail {
             }
             registry.release(self.ticket);
         }
-        let used = self.job.tokens(self.progress.usage, self.progress.output_bytes);
+        let used = self.used();
         if let Some(record) = &self.record {
             let mut record = record.lock();
             let attempt = &mut record.attempts[self.id.0 as usize];
@@ -269,10 +273,12 @@ impl Tail {
     }
 }
 
-/// The caller left before the end.
+/// The caller left. With the finish reason the answer was whole; many close at
+/// `[DONE]`.
 impl Drop for Tail {
     fn drop(&mut self) {
-        self.close(OutcomeClass::Cancelled, BreakerCount::Neutral);
+        let whole = self.progress.finished;
+        self.close(if whole { OutcomeClass::Ok } else { OutcomeClass::Cancelled }, BreakerCount::Neutral);
     }
 }
 

@@ -66,6 +66,7 @@ impl Routing {
             snapshot: caller.snapshot,
             tenant: caller.tenant,
             endpoint: Endpoint::ChatCompletions,
+            input_bytes: body.len(),
             body,
             scanned,
             deadline: grpc_timeout(metadata),
@@ -139,7 +140,7 @@ impl RoutingService for Routing {
         let done = engine::run(&self.worker, &job).await;
         match done.result {
             Ok(Success::Stream(tail)) => {
-                let events = stream::events(Arc::clone(&self.worker), job, done.trace, tail);
+                let events = stream::events(Arc::clone(&self.worker), done.trace, tail);
                 Ok(Response::new(Box::pin(events)))
             }
             Ok(Success::Whole(_)) => Err(Status::internal("a unary answer came for a stream")),

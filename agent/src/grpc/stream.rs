@@ -11,7 +11,7 @@ use trunkline_proto::{
 
 use super::{chat::ChatAnswer, convert};
 use crate::{
-    engine::{Job, Tail, Trace, Worker},
+    engine::{Tail, Trace, Worker},
     openai::{event, sse::Splitter},
 };
 
@@ -25,7 +25,6 @@ enum Phase {
 
 struct State {
     worker: Arc<Worker>,
-    job: Arc<Job>,
     trace: Trace,
     tail: Box<Tail>,
     splitter: Splitter,
@@ -37,13 +36,11 @@ struct State {
 /// One started, deltas, one finished; or a status after the deltas.
 pub(super) fn events(
     worker: Arc<Worker>,
-    job: Arc<Job>,
     trace: Trace,
     tail: Box<Tail>,
 ) -> impl Stream<Item = Item> + Send {
     let state = State {
         worker,
-        job,
         trace,
         tail,
         splitter: Splitter::new(),
@@ -112,7 +109,7 @@ impl State {
     }
 
     fn finished(&self) -> Item {
-        let (tokens, source) = self.job.tokens(self.tail.usage(), self.tail.output_bytes());
+        let (tokens, source) = self.tail.used();
         event(Event::Finished(Finished {
             finish_reason: self.finish_reason.clone(),
             usage: Some(convert::usage(tokens, source)),

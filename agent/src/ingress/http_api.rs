@@ -84,6 +84,7 @@ async fn complete(
     let job = Arc::new(Job {
         goal,
         endpoint,
+        input_bytes: body.len(),
         body,
         scanned,
         profile,
