@@ -87,6 +87,8 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
     health.set_serving::<RoutingServiceServer<routing::Routing>>().await;
     health.set_serving::<AgentServiceServer<sync::Agents>>().await;
     health.set_serving::<TelemetryServiceServer<telemetry::Telemetry>>().await;
+    let admin_now = admin_status(&context.repository.health());
+    health.set_service_status(AdminServiceServer::<admin::Admin>::NAME, admin_now).await;
     context.tasks.spawn(follow_store(Arc::clone(&context), health));
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -106,19 +108,25 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
     Ok(served?)
 }
 
-/// Keeps the health of `AdminService` like the store's: without writes it does not serve.
-/// All else goes on without.
+/// Keeps the health of `AdminService` like the store's.
 async fn follow_store(context: Arc<Context>, health: HealthReporter) {
     let mut store = context.repository.subscribe_health();
     loop {
-        let writable = !matches!(*store.borrow_and_update(), StoreHealth::ReadOnly { .. });
-        let status = if writable { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = admin_status(&store.borrow_and_update());
         health.set_service_status(AdminServiceServer::<admin::Admin>::NAME, status).await;
         tokio::select! {
             biased; // A stop is heeded first.
             () = context.shutdown.cancelled() => return,
             changed = store.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Administration means writes; all else goes on without.
+fn admin_status(store: &StoreHealth) -> ServingStatus {
+    match store {
+        StoreHealth::Ok | StoreHealth::Degraded { .. } => ServingStatus::Serving,
+        StoreHealth::ReadOnly { .. } => ServingStatus::NotServing,
     }
 }
 

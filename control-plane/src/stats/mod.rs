@@ -1,5 +1,5 @@
 //! Counts of attempts, tokens and costs: what agents reported, merged once each.
-//! Totals are durable; the last hour is also kept in steps, in memory.
+//! Totals are durable; the last hour and month are also kept in steps, in memory.
 
 pub(crate) mod merger;
 pub(crate) mod report;
@@ -13,7 +13,19 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::{totals::Totals, window::Window};
+use self::{
+    totals::Totals,
+    window::{Extent, Window},
+};
+
+/// As fine as a person asks: 360 steps.
+const HOUR: Extent = Extent { length: Duration::from_hours(1), step: Duration::from_secs(10) };
+
+/// For days and weeks: 744 steps.
+const MONTH: Extent = Extent { length: WINDOW_MAX, step: Duration::from_hours(1) };
+
+/// As far back as windows reach.
+pub(crate) const WINDOW_MAX: Duration = Duration::from_hours(31 * 24);
 
 /// Pairs of deployment and virtual model that are counted apart, at about 1 KiB each.
 /// More are refused: names come from agents, and are kept for good.
@@ -37,12 +49,15 @@ pub(crate) struct Stats {
 #[derive(Debug)]
 struct Counts {
     totals: HashMap<Key, Totals>,
-    window: Window,
+    hour: Window,
+    month: Window,
 }
 
 impl Stats {
     fn new(totals: HashMap<Key, Totals>) -> Self {
-        Self { counts: Mutex::new(Counts { totals, window: Window::new(Instant::now()) }) }
+        let now = Instant::now();
+        let (hour, month) = (Window::new(HOUR, now), Window::new(MONTH, now));
+        Self { counts: Mutex::new(Counts { totals, hour, month }) }
     }
 
     /// Totals since the store was made, or of the last `window`, for each pair that
@@ -54,7 +69,8 @@ impl Stats {
     ) -> Vec<(Key, Totals)> {
         let counts = self.counts.lock();
         if let Some(window) = window {
-            return counts.window.sum(window, Instant::now(), wanted);
+            let kept = if window <= HOUR.length { &counts.hour } else { &counts.month };
+            return kept.sum(window, Instant::now(), wanted);
         }
         let all = counts.totals.iter().filter(|(key, _)| wanted(key));
         all.map(|(key, totals)| (key.clone(), totals.clone())).collect()
@@ -64,7 +80,7 @@ impl Stats {
     /// hour.
     pub(crate) fn has_traffic(&self, model: &str) -> bool {
         let counts = self.counts.lock();
-        let mut recent = counts.window.counts(window::LENGTH, Instant::now());
+        let mut recent = counts.hour.counts(HOUR.length, Instant::now());
         recent.any(|(key, totals)| key.model == model && totals.attempts() > 0)
     }
 
@@ -82,6 +98,8 @@ impl Stats {
     fn publish(&self, totals: HashMap<Key, Totals>, added: HashMap<Key, Totals>) {
         let mut counts = self.counts.lock();
         counts.totals.extend(totals);
-        counts.window.add(added, Instant::now());
+        let now = Instant::now();
+        counts.month.add(added.clone(), now);
+        counts.hour.add(added, now);
     }
 }

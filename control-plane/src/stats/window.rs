@@ -1,4 +1,4 @@
-//! The last hour in steps of ten seconds.
+//! The last hour, or month, in steps.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,27 +9,31 @@ use tokio::time::Instant;
 
 use super::{Key, totals::Totals};
 
-/// How far back it reaches.
-pub(super) const LENGTH: Duration = Duration::from_hours(1);
+/// Pairs of deployment and virtual model over all steps of a window, of 1 KiB or so. With
+/// more than 80 that are in use all the time an hour reaches less far back; with more
+/// than 40, a month.
+const ENTRIES_MAX: usize = 30_000;
 
-/// Resolution: as fine as a person asks, and 360 steps for the hour.
-const STEP: Duration = Duration::from_secs(10);
-
-/// Pairs of deployment and virtual model over all steps, of 1 KiB or so: 100 pairs that
-/// are in use all the time fit. With more the window reaches less far back.
-const ENTRIES_MAX: usize = 50_000;
+/// How far back a window reaches, and how exactly.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    pub(super) length: Duration,
+    /// Resolution.
+    pub(super) step: Duration,
+}
 
 /// Steps of counts, oldest first; steps in which nothing came are left out.
 #[derive(Debug)]
 pub(super) struct Window {
+    extent: Extent,
     start: Instant,
     steps: VecDeque<(u64, HashMap<Key, Totals>)>,
     entries: usize,
 }
 
 impl Window {
-    pub(super) fn new(start: Instant) -> Self {
-        Self { start, steps: VecDeque::new(), entries: 0 }
+    pub(super) fn new(extent: Extent, start: Instant) -> Self {
+        Self { extent, start, steps: VecDeque::new(), entries: 0 }
     }
 
     /// Adds counts to the step of `now`.
@@ -45,7 +49,7 @@ impl Window {
             }
             self.entries += counts.len() - before;
         }
-        let oldest = self.first_step(LENGTH, now);
+        let oldest = self.first_step(self.extent.length, now);
         while let Some((number, counts)) = self.steps.front()
             && (*number < oldest || (self.entries > ENTRIES_MAX && self.steps.len() > 1))
         {
@@ -80,12 +84,13 @@ impl Window {
     }
 
     fn step(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.start).as_secs() / STEP.as_secs()
+        now.saturating_duration_since(self.start).as_secs() / self.extent.step.as_secs().max(1)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::HOUR;
     use super::*;
 
     fn add(window: &mut Window, tokens: u64, now: Instant) {
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn a_window_sums_the_steps_that_it_covers() {
         let start = Instant::now();
-        let mut window = Window::new(start);
+        let mut window = Window::new(HOUR, start);
         add(&mut window, 1, start);
         add(&mut window, 10, start + Duration::from_secs(15));
         add(&mut window, 100, start + Duration::from_secs(16));
@@ -116,29 +121,29 @@ mod tests {
     #[test]
     fn what_is_older_than_an_hour_is_dropped() {
         let start = Instant::now();
-        let mut window = Window::new(start);
+        let mut window = Window::new(HOUR, start);
         for step in 0..1_000 {
-            add(&mut window, 1, start + STEP * step);
+            add(&mut window, 1, start + HOUR.step * step);
         }
         assert_eq!(window.steps.len(), 361);
-        assert_eq!(tokens(&window, 3_600, start + STEP * 999), 361);
-        assert_eq!(tokens(&window, 3_600, start + STEP * 1_000 + LENGTH), 0);
+        assert_eq!(tokens(&window, 3_600, start + HOUR.step * 999), 361);
+        assert_eq!(tokens(&window, 3_600, start + HOUR.step * 1_000 + HOUR.length), 0);
     }
 
     #[test]
     fn many_pairs_shorten_the_window_instead_of_filling_the_memory() {
         let start = Instant::now();
-        let mut window = Window::new(start);
+        let mut window = Window::new(HOUR, start);
         let pairs = |step: u32| {
             let key = |number| Key { deployment: format!("p/{number}"), model: "chat".into() };
             let totals = Totals { input_tokens: u64::from(step), ..Totals::default() };
             (0..ENTRIES_MAX / 4).map(move |number| (key(number), totals.clone())).collect()
         };
         for step in 1..=9 {
-            window.add(pairs(step), start + STEP * step);
+            window.add(pairs(step), start + HOUR.step * step);
         }
         assert_eq!((window.steps.len(), window.entries), (4, ENTRIES_MAX));
-        let sums = window.sum(LENGTH, start + STEP * 9, |key| key.deployment == "p/7");
+        let sums = window.sum(HOUR.length, start + HOUR.step * 9, |key| key.deployment == "p/7");
         assert_eq!(sums[0].1.input_tokens, 6 + 7 + 8 + 9);
     }
 }

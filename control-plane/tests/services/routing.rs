@@ -166,6 +166,11 @@ async fn configured_keys_are_required() {
     let mut states = client(&plane).watch_routes(watch).await.unwrap().into_inner();
     let routes = states.message().await.unwrap().unwrap().routes;
     assert_eq!(routes.iter().map(|route| route.model.as_str()).collect::<Vec<_>>(), ["chat"]);
+    // A key that is taken away sees nothing any more.
+    let keys = keys.replace("name: team", "name: others");
+    plane.admin.apply_config(apply(config(&format!("{DOCUMENT}{other}{keys}")))).await.unwrap();
+    let after = tokio::time::timeout(PATIENCE, states.message()).await.unwrap();
+    assert!(after.unwrap().unwrap().routes.is_empty());
     plane.stop().await;
 }
 

@@ -78,7 +78,7 @@ async fn each_report_counts_once_and_gaps_are_asked_for() {
     let mut reporter = Reporter::connect(&plane).await;
     assert_eq!(reporter.report(2).await.unwrap().acked_seq, 2);
     assert_eq!(reporter.report(3).await.unwrap().acked_seq, 3);
-    for window in [None, Some(600)] {
+    for window in [None, Some(600), Some(86_400)] {
         let row = row(&mut plane, window).await;
         assert_eq!((row.attempts, row.successes, row.input_tokens), (9, 6, 300));
         assert_eq!(row.errors_by_class["timeout"], 3);

@@ -13,11 +13,8 @@ use trunkline_routing::histogram::Histogram;
 use crate::{
     grpc::{Context, wire_duration},
     metrics::class_name,
-    stats::totals::Totals,
+    stats::{WINDOW_MAX, totals::Totals},
 };
-
-/// As far back as windows reach.
-const WINDOW_MAX: Duration = Duration::from_hours(1);
 
 pub(super) fn get(context: &Context, request: &GetStatsRequest) -> Result<GetStatsResponse, Status> {
     let window = request.window.map(window).transpose()?;
@@ -40,7 +37,7 @@ pub(super) fn get(context: &Context, request: &GetStatsRequest) -> Result<GetSta
 fn window(window: prost_types::Duration) -> Result<Duration, Status> {
     let window = Duration::try_from(window).ok().filter(|window| !window.is_zero() && *window <= WINDOW_MAX);
     window.ok_or_else(|| {
-        status::invalid_field("window", "must be more than 0 and at most 1 h; leave it out for all time")
+        status::invalid_field("window", "must be more than 0 and at most 31 days; leave it out for all time")
     })
 }
 

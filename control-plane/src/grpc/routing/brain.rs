@@ -20,6 +20,7 @@ use trunkline_routing::{
     learn::learn,
     registry::{Binding, Forced, Registry},
     table::VirtualModel,
+    tenant::Tenant,
     time::Timestamp,
 };
 
@@ -79,12 +80,20 @@ impl Brain {
         })
     }
 
-    /// Takes in what came of a call; the answer is whether a breaker opened.
-    pub(super) fn learn(&mut self, repository: &Repository, deployment: &str, outcome: &Classified) -> bool {
+    /// Takes in what came of a call that was made for `tenant`, if it is named; the answer
+    /// is whether a breaker opened.
+    pub(super) fn learn(
+        &mut self,
+        repository: &Repository,
+        deployment: &str,
+        tenant: &str,
+        outcome: &Classified,
+    ) -> bool {
         let Bound { state, binding, .. } = self.bind(repository);
         let now = self.now();
         let Some(deployment) = state.table.deployment_by_name(deployment) else { return false };
-        let ticket = self.registry.begin(&binding, deployment, now, 0);
+        let tenant = Tenant::of(Some(tenant).filter(|name| !name.is_empty()));
+        let ticket = self.registry.begin(&binding, deployment, now, 0).of_tenant(tenant);
         let opened = learn(&mut self.registry, ticket, now, outcome, &mut rand::rng());
         self.registry.release(ticket);
         opened

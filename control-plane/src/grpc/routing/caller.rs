@@ -23,17 +23,14 @@ pub(super) fn authenticate(table: &RoutingTable, metadata: &MetadataMap) -> Resu
         .ok_or_else(|| refusal(Code::Unauthenticated, "INVALID_API_KEY", message))
 }
 
-/// Refuses a model that the caller's key does not allow.
+/// Refuses a model that the caller's key does not allow, or a key that is gone by now.
 pub(super) fn may_use(table: &RoutingTable, tenant: Option<&str>, model: &str) -> Result<(), Status> {
     let key = tenant.and_then(|tenant| table.api_keys.iter().find(|key| key.name.as_ref() == tenant));
-    match key {
-        Some(key) if !key.allows(model) => Err(refusal(
-            Code::PermissionDenied,
-            "MODEL_NOT_ALLOWED",
-            &format!("this API key may not use {model:?}"),
-        )),
-        _ => Ok(()),
+    if table.api_keys.is_empty() || key.is_some_and(|key| key.allows(model)) {
+        return Ok(());
     }
+    let message = format!("this API key may not use {model:?}");
+    Err(refusal(Code::PermissionDenied, "MODEL_NOT_ALLOWED", &message))
 }
 
 fn refusal(code: Code, reason: &str, message: &str) -> Status {

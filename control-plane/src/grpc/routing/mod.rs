@@ -130,7 +130,8 @@ impl RoutingService for Routing {
         let decision = self.find(&request.decision_id, tenant)?;
         let repository = &self.context.repository;
         let outcome = Outcome::parse(&request, &decision, &repository.state().table)?;
-        let opened = self.brain.lock().learn(repository, &request.deployment, &outcome.classified);
+        let opened =
+            self.brain.lock().learn(repository, &request.deployment, &decision.tenant, &outcome.classified);
         self.context.reports.add(outcome.counts(opened)).await.map_err(|error| refuse::commit(&error))?;
         self.decisions.update(&request.decision_id, |decision| {
             if outcome.attempt.outcome() == OutcomeClass::Ok {
