@@ -156,10 +156,10 @@ async fn lower_tier_takes_over_when_the_upper_one_is_out() {
     let (upper, lower) = (Provider::start("upper").await, Provider::start("lower").await);
     let agent = Agent::alone(&Document::chain(&[&upper, &lower])).await;
     assert_eq!(agent.chat(false).await.header("x-trunkline-deployment"), "upper/m");
-    upper.fail(Fault::status(503));
+    upper.fail(Fault::status(502));
     for stream in [false, true] {
         let reply = agent.chat(stream).await;
-        assert_eq!(reply.header("x-trunkline-attempts"), "upper/m:503,lower/m:ok");
+        assert_eq!(reply.header("x-trunkline-attempts"), "upper/m:502,lower/m:ok");
         assert_eq!(reply.text(), ANSWER, "{reply:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! An agent as a process, with a client for its HTTP.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -39,13 +39,13 @@ struct Settings {
 impl Agent {
     /// One that runs alone on a document; ready when this returns.
     pub async fn alone(document: &Document) -> Self {
-        Self::alone_with(document, &[]).await
+        Self::alone_on(document.yaml(), &[]).await
     }
 
-    /// The same with environment variables.
-    pub async fn alone_with(document: &Document, variables: &[(&'static str, &str)]) -> Self {
+    /// One that runs alone on a document's text, with environment variables.
+    pub async fn alone_on(text: String, variables: &[(&'static str, &str)]) -> Self {
         let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let settings = Settings { static_config: Some(document.yaml()), variables, ..Settings::default() };
+        let settings = Settings { static_config: Some(text), variables, ..Settings::default() };
         let agent = Self::start(settings, TempDir::new().unwrap());
         agent.ready().await;
         agent
@@ -130,16 +130,13 @@ impl Agent {
         self.request("/v1/chat/completions", body).send().await.unwrap()
     }
 
-    /// Gives up on a request after `patience`, closing its connection.
-    pub async fn leave_after(&self, body: &Value, patience: Duration) {
-        let client = Client::builder().timeout(patience).build().unwrap();
-        let url = format!("{}/v1/chat/completions", self.url);
-        let outcome = client.post(url).json(body).send().await;
-        assert!(outcome.is_err(), "answered before the caller left: {outcome:?}");
-    }
-
     /// A client of its gRPC.
     pub async fn sdk(&self) -> trunkline_sdk::Client {
         trunkline_sdk::Client::connect(self.url.as_str()).await.unwrap()
+    }
+
+    /// The decision behind a reply, as far as it is known by now.
+    pub async fn decision(&self, reply: &Reply) -> trunkline_sdk::types::Decision {
+        self.sdk().await.explain_decision(reply.header("x-trunkline-decision")).await.unwrap()
     }
 }

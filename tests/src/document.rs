@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::provider::Provider;
 
 /// A document with the virtual model `chat` over some providers.
@@ -10,6 +12,7 @@ pub struct Document {
     providers: Vec<ProviderText>,
     tiers: String,
     chat: String,
+    models: String,
     rest: String,
 }
 
@@ -62,6 +65,7 @@ impl Document {
             providers: providers.collect(),
             tiers: String::new(),
             chat: String::new(),
+            models: String::new(),
             rest: String::new(),
         }
     }
@@ -105,6 +109,14 @@ impl Document {
         self
     }
 
+    /// A second virtual model, over one deployment.
+    #[must_use]
+    pub fn virtual_model(mut self, name: &str, deployment: &str) -> Self {
+        let target = target(deployment, 1);
+        writeln!(self.models, "  - name: {name}\n    tiers: [{{targets: [{target}]}}]").unwrap();
+        self
+    }
+
     /// Further sections: `api_keys: [...]`.
     #[must_use]
     pub fn section(mut self, text: &str) -> Self {
@@ -124,12 +136,27 @@ impl Document {
             )
             .unwrap();
         }
-        let (tiers, chat, rest) = (&self.tiers, &self.chat, &self.rest);
-        write!(text, "virtual_models:\n  - name: chat\n{chat}    tiers: [{tiers}]\n{rest}").unwrap();
+        let Self { tiers, chat, models, rest, .. } = self;
+        write!(text, "virtual_models:\n  - name: chat\n{chat}    tiers: [{tiers}]\n{models}{rest}").unwrap();
         text
     }
 }
 
 fn target(deployment: &str, weight: u32) -> String {
     format!("{{deployment: {deployment}, weight: {weight}}}")
+}
+
+/// The `api_keys` section for keys of this name and secret, with what they allow.
+pub fn api_keys(keys: &[(&str, &str, &[&str])]) -> String {
+    let mut text = "api_keys:".to_owned();
+    for (name, secret, allowed) in keys {
+        let hash: String = Sha256::digest(secret).iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        });
+        let allowed = allowed.join(", ");
+        write!(text, "\n  - {{name: {name}, secret_sha256: \"{hash}\", allowed_models: [{allowed}]}}")
+            .unwrap();
+    }
+    text
 }

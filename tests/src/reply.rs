@@ -64,6 +64,15 @@ impl Reply {
         self.events().into_iter().filter(|event| event.get("error").is_some()).collect()
     }
 
+    /// Error events of a stream; none of a whole answer.
+    pub fn errors_if_stream(&self) -> Vec<Value> {
+        if self.is_stream() { self.errors() } else { Vec::new() }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.header("content-type").starts_with("text/event-stream")
+    }
+
     /// The answer's text, of a stream or of a whole body, chat or completion.
     pub fn text(&self) -> String {
         let of = |event: &Value| {
@@ -71,11 +80,7 @@ impl Reply {
             let places = [&choice["delta"]["content"], &choice["message"]["content"], &choice["text"]];
             places.iter().find_map(|place| place.as_str()).unwrap_or_default().to_owned()
         };
-        if self.header("content-type").starts_with("text/event-stream") {
-            self.events().iter().map(of).collect()
-        } else {
-            of(&self.json())
-        }
+        if self.is_stream() { self.events().iter().map(of).collect() } else { of(&self.json()) }
     }
 
     /// `type` and `code` of an error.
