@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use tokio::sync::mpsc;
@@ -27,6 +27,10 @@ pub(super) type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 /// Encoded bytes of a configuration: 10,000 virtual models of usual size are 5 MB.
 const CONFIG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Between looks at whether a full disk has room again: a look writes some megabytes.
+/// Callers are told to try again after as long.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// Whoever ends a verdict when its time is over.
 const CLOCK: &str = "trunkline";
 
@@ -40,6 +44,8 @@ pub(super) struct Writer {
     /// None: everything is in memory.
     disk: Option<Disk>,
     trouble: Option<Trouble>,
+    /// When it was last looked at whether the trouble is over.
+    looked: Option<Instant>,
     /// What was lost before this start.
     lost: Option<String>,
 }
@@ -71,7 +77,7 @@ impl Writer {
         view: View,
         disk: Option<Disk>,
     ) -> Self {
-        Self { shared, epoch, folded, view, disk, trouble: None, lost: None }
+        Self { shared, epoch, folded, view, disk, trouble: None, looked: None, lost: None }
     }
 
     /// Takes over what opening found.
@@ -276,7 +282,9 @@ impl Writer {
 
     /// Refuses while there is trouble, after looking whether it is over.
     fn check_writable(&mut self) -> Result<(), CommitError> {
-        if let Some(Trouble::Full(_)) = &self.trouble {
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
+        if due && let Some(Trouble::Full(_)) = &self.trouble {
+            self.looked = Some(Instant::now());
             self.try_again();
         }
         match &self.trouble {

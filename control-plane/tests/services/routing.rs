@@ -1,7 +1,10 @@
 //! RoutingService on the control plane, reflection and the ops listener over sockets.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -194,9 +197,7 @@ async fn all_services_are_healthy() {
 #[tokio::test]
 async fn administration_is_not_served_while_nothing_can_be_stored() {
     let dir = tempfile::tempdir().unwrap();
-    // Something is where the store keeps its reserve of space.
-    let obstacle = dir.path().join("ballast");
-    std::fs::create_dir(&obstacle).unwrap();
+    let obstacle = obstruct(dir.path());
     let mut plane = Plane::on_disk(dir.path()).await;
     let mut health = HealthClient::new(plane.channel.clone());
     let request = |service: &str| HealthCheckRequest { service: service.into() };
@@ -205,14 +206,32 @@ async fn administration_is_not_served_while_nothing_can_be_stored() {
     await_status(&mut admin, ServingStatus::NotServing).await;
     let routing = health.check(request("trunkline.routing.v1.RoutingService")).await.unwrap();
     assert_eq!(routing.into_inner().status(), ServingStatus::Serving);
-    let error = plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap_err();
-    let reason = error.get_details_error_info().unwrap().reason;
-    assert_eq!((error.code(), reason.as_str()), (Code::Unavailable, "STORE_READ_ONLY"));
 
     std::fs::remove_dir(&obstacle).unwrap();
     plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap();
     await_status(&mut admin, ServingStatus::Serving).await;
     drop(admin);
+    plane.stop().await;
+}
+
+/// Puts something where the store keeps its reserve of space.
+fn obstruct(directory: &Path) -> PathBuf {
+    let obstacle = directory.join("ballast");
+    std::fs::create_dir(&obstacle).unwrap();
+    obstacle
+}
+
+#[tokio::test]
+async fn writes_are_refused_while_nothing_can_be_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    obstruct(dir.path());
+    let mut plane = Plane::on_disk(dir.path()).await;
+    for _ in 0..2 {
+        let error = plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap_err();
+        let reason = error.get_details_error_info().unwrap().reason;
+        assert_eq!((error.code(), reason.as_str()), (Code::Unavailable, "STORE_READ_ONLY"));
+        assert!(error.get_details_retry_info().is_some());
+    }
     plane.stop().await;
 }
 
