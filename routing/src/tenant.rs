@@ -36,6 +36,6 @@ mod tests {
         assert_ne!(Tenant::of(Some("")), Tenant::NONE);
         assert_ne!(Tenant::of(Some("red")), Tenant::of(Some("blue")));
         // The published test vector of FNV-1a.
-        assert_eq!(Tenant::of(Some("foobar")), Tenant::from_hash(0x85944171f73967e8));
+        assert_eq!(Tenant::of(Some("foobar")), Tenant::from_hash(0x8594_4171_f739_67e8));
     }
 }
