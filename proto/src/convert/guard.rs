@@ -25,8 +25,7 @@ pub fn removal_guard(old: &Config, new: &Config, has_traffic: &dyn Fn(&str) -> b
     }
     let before = deployments(old);
     let removed = before.difference(&deployments(new)).count();
-    // One of one is no accident more often than not.
-    if before.len() >= 2 && removed * 2 > before.len() {
+    if removed * 2 > before.len() {
         return Err(format!(
             "this removes {removed} of {} deployments at once; \
              repeat it with force to do it nevertheless",
@@ -100,6 +99,8 @@ mod tests {
         assert_eq!(removal_guard(&old, &new, &|_| false), Err(most.to_owned()));
         let half = config(&["a", "b"], &["a"]);
         assert_eq!(removal_guard(&old, &half, &|_| false), Ok(()));
-        assert_eq!(removal_guard(&config(&["a"], &[]), &config(&[], &[]), &|_| false), Ok(()));
+        let only = removal_guard(&config(&["a"], &[]), &config(&[], &[]), &|_| false);
+        assert!(only.unwrap_err().contains("1 of 1"));
+        assert_eq!(removal_guard(&config(&[], &[]), &config(&["a"], &[]), &|_| false), Ok(()));
     }
 }
