@@ -25,12 +25,12 @@ pub enum Directive {
         /// Its tier, for time limits.
         tier: usize,
     },
-    /// End an attempt that ran out of time, report it with [`Request::failed`], then
+    /// End an attempt that ran out of time, report it with [`Request::failed`](super::Request::failed), then
     /// ask again.
     Kill(AttemptId),
     /// Wait for an attempt to say something, at most until then, then ask again.
     Wait(Timestamp),
-    /// It is over; running attempts are to be dropped after [`Request::abandon`].
+    /// It is over; running attempts are to be dropped after [`Request::abandon`](super::Request::abandon).
     Fail(Failure),
 }
 

@@ -2,8 +2,8 @@
 //! drills and for tests.
 //!
 //! [`LiveProvider`] holds the model and its state; [`serve`] plays it on a listener.
-//! A request is read ([`openai`]), answered in full on paper ([`answer`]), bent by a
-//! [`Fault`] if one is set ([`plan`]), and the plan is played step by step ([`play`]).
+//! A request is read (`openai`), answered in full on paper (`answer`), bent by a
+//! [`Fault`] if one is set (`plan`), and the plan is played step by step (`play`).
 //! Only playing does I/O.
 
 mod answer;
