@@ -103,6 +103,13 @@ impl Shared {
         self.protections_changed.notify_one();
     }
 
+    /// A breaker opened on traffic of `model`.
+    pub(crate) fn opened(&self, deployment: &Arc<str>, model: &Arc<str>) {
+        tracing::warn!(%deployment, "breaker opened");
+        self.recorder.record_opening(Arc::clone(deployment), Arc::clone(model));
+        self.protections_changed.notify_one();
+    }
+
     /// Counts a request until the guard is dropped.
     pub(crate) fn enter(&self) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);

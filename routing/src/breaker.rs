@@ -61,6 +61,8 @@ pub struct Breaker {
     half_open_epoch: u64,
     window: Window,
     consecutive: u32,
+    /// Streams in a row that broke off.
+    broken_off: u32,
     openings: u32,
     clean_since: Timestamp,
     recent: u16,
@@ -77,6 +79,7 @@ impl Breaker {
             half_open_epoch: epoch,
             window: Window::new(policy.window),
             consecutive: 0,
+            broken_off: 0,
             openings: 0,
             clean_since: now,
             recent: 0,
@@ -151,9 +154,10 @@ impl Breaker {
             }
             State::Ramping { step, since, results, failures } => {
                 let (failed, counts) = match sample {
-                    Sample::Success => (0, 1),
+                    Sample::Success | Sample::Begun => (0, 1),
                     Sample::Failure | Sample::RatioFailure => (1, 1),
-                    Sample::RateLimited | Sample::Neutral => (0, 0),
+                    Sample::BrokeOff => (1, 0),
+                    Sample::RateLimited | Sample::Neutral | Sample::Ended => (0, 0),
                 };
                 let (results, failures) = (results.saturating_add(counts), failures.saturating_add(failed));
                 if failed > 0 {
@@ -194,17 +198,18 @@ impl Breaker {
 
     fn remember(&mut self, sample: Sample) {
         let failed = match sample {
-            Sample::Success => 0,
-            Sample::Failure | Sample::RatioFailure => 1,
-            Sample::RateLimited | Sample::Neutral => return,
+            Sample::Success | Sample::Begun => 0,
+            Sample::Failure | Sample::RatioFailure | Sample::BrokeOff => 1,
+            Sample::RateLimited | Sample::Neutral | Sample::Ended => return,
         };
         self.recent = ((self.recent << 1) | failed) & ((1 << RECENT) - 1);
     }
 
     fn record_closed(&mut self, now: Timestamp, tenant: Tenant, sample: Sample, rng: &mut impl Rng) -> bool {
         match sample {
-            Sample::Success => {
+            Sample::Success | Sample::Begun => {
                 self.consecutive = 0;
+                self.broken_off *= u32::from(sample == Sample::Begun);
                 self.window.record(now, tenant, false);
                 let forgiven = now.since(self.clean_since).as_nanos() / FORGIVE_AFTER.as_nanos();
                 if forgiven > 0 && self.openings > 0 {
@@ -213,12 +218,17 @@ impl Breaker {
                     self.clean_since = self.clean_since + FORGIVE_AFTER * steps;
                 }
             }
-            Sample::Failure | Sample::RatioFailure => {
+            Sample::Failure | Sample::RatioFailure | Sample::BrokeOff => {
                 self.clean_since = now;
-                self.window.record(now, tenant, true);
+                if sample == Sample::BrokeOff {
+                    self.window.spoil(now, tenant);
+                    self.broken_off = self.broken_off.saturating_add(1);
+                } else {
+                    self.window.record(now, tenant, true);
+                }
                 self.consecutive = self.consecutive.saturating_add(u32::from(sample == Sample::Failure));
                 let (failures, total) = self.window.counts(now);
-                if self.consecutive >= self.policy.consecutive_failures {
+                if self.consecutive.max(self.broken_off) >= self.policy.consecutive_failures {
                     self.open(now, Trip::Consecutive, rng);
                     return true;
                 }
@@ -229,6 +239,7 @@ impl Breaker {
                     return true;
                 }
             }
+            Sample::Ended => self.broken_off = 0,
             Sample::RateLimited | Sample::Neutral => {}
         }
         false
@@ -236,23 +247,26 @@ impl Breaker {
 
     fn record_probe(&mut self, now: Timestamp, successes: u32, sample: Sample, rng: &mut impl Rng) -> bool {
         match sample {
-            Sample::Success if successes + 1 >= PROBES_TO_CLOSE => {
+            Sample::Success | Sample::Begun if successes + 1 >= PROBES_TO_CLOSE => {
                 self.epoch += 1;
                 self.consecutive = 0;
+                self.broken_off = 0;
                 self.recent = 0;
                 self.window = Window::new(self.policy.window);
                 self.clean_since = now;
                 self.state = State::Ramping { step: 0, since: now, results: 0, failures: 0 };
                 false
             }
-            Sample::Success => {
+            Sample::Success | Sample::Begun => {
                 self.state = State::HalfOpen { probe: None, successes: successes + 1 };
                 false
             }
-            Sample::Failure | Sample::RatioFailure | Sample::RateLimited => {
+            Sample::Failure | Sample::RatioFailure | Sample::BrokeOff | Sample::RateLimited => {
                 self.open(now, Trip::Probe, rng);
                 true
             }
+            // Its place was free since its first content.
+            Sample::Ended => false,
             // The client left: the place is free for the next.
             Sample::Neutral => {
                 self.state = State::HalfOpen { probe: None, successes };
@@ -265,7 +279,7 @@ impl Breaker {
     /// one.
     fn record_late_probe(&mut self, now: Timestamp, epoch: u64, sample: Sample, rng: &mut impl Rng) -> bool {
         let State::HalfOpen { probe, successes } = self.state else { return false };
-        if epoch < self.half_open_epoch || sample == Sample::Neutral {
+        if epoch < self.half_open_epoch || matches!(sample, Sample::Neutral | Sample::Ended) {
             return false;
         }
         let opened = self.record_probe(now, successes, sample, rng);
@@ -282,6 +296,7 @@ impl Breaker {
         self.openings = (self.openings + 1).min(OPENINGS_MAX);
         self.epoch += 1;
         self.consecutive = 0;
+        self.broken_off = 0;
         self.state = State::Open { until: now + Duration::from_secs_f64(seconds), trip };
     }
 

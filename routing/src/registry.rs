@@ -178,7 +178,7 @@ impl Registry {
         if slot.forced(now).is_some() {
             return false;
         }
-        if sample == Sample::Success {
+        if matches!(sample, Sample::Success | Sample::Begun) {
             slot.hold.answered();
         }
         slot.breaker.record(now, ticket.entry, sample, rng)

@@ -98,7 +98,8 @@ pub struct Request {
     /// When waiting for breakers ends.
     patience: Option<Timestamp>,
     window_over: Option<u32>,
-    poison: Vec<Ticket>,
+    poison: Vec<(DeploymentIndex, Ticket)>,
+    opened: Vec<DeploymentIndex>,
     failure: Option<Failure>,
     last_return: Option<AttemptId>,
     all_rate_limited: bool,
@@ -137,6 +138,7 @@ impl Request {
             patience: None,
             window_over: None,
             poison: Vec::new(),
+            opened: Vec::new(),
             failure: None,
             last_return: None,
             all_rate_limited: true,

@@ -32,6 +32,19 @@ impl Counts {
         bucket.failures = bucket.failures.saturating_add(u32::from(failed));
     }
 
+    /// One more failure among the results that are counted already.
+    fn spoil(&mut self, number: u64, live: &RangeInclusive<u64>) {
+        let (failures, total) = self.sum(live);
+        if failures >= total {
+            return;
+        }
+        let bucket = &mut self.0[(number % BUCKETS as u64) as usize];
+        if bucket.number != number {
+            *bucket = Bucket { number, ..Bucket::default() };
+        }
+        bucket.failures = bucket.failures.saturating_add(1);
+    }
+
     /// Failures and all results in these buckets.
     fn sum(&self, live: &RangeInclusive<u64>) -> (u32, u32) {
         let live = self.0.iter().filter(|bucket| live.contains(&bucket.number));
@@ -64,6 +77,17 @@ impl Window {
         if tenant != Tenant::NONE {
             let place = self.place(now, tenant);
             self.tenants[place].1.record(number, failed);
+        }
+    }
+
+    /// A result that was counted as good was not.
+    pub fn spoil(&mut self, now: Timestamp, tenant: Tenant) {
+        let number = now.as_nanos() / self.bucket_nanos;
+        let live = self.live(now);
+        self.all.spoil(number, &live);
+        if tenant != Tenant::NONE {
+            let place = self.place(now, tenant);
+            self.tenants[place].1.spoil(number, &live);
         }
     }
 

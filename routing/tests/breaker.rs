@@ -28,6 +28,9 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let sample = prop_oneof![
         Just(Sample::Success),
+        Just(Sample::Begun),
+        Just(Sample::Ended),
+        Just(Sample::BrokeOff),
         Just(Sample::Failure),
         Just(Sample::RatioFailure),
         Just(Sample::RateLimited),

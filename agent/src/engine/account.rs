@@ -56,6 +56,7 @@ impl Trace {
             decision: self.decision.clone(),
             attempts: self.attempts.clone(),
             chosen,
+            reports: None,
         })
     }
 

@@ -18,7 +18,7 @@ use trunkline_routing::{
     table::{DeploymentIndex, Timeouts},
 };
 
-use super::{Job, Worker};
+use super::{Job, Worker, race::Heard};
 use crate::{
     openai::{
         answer::{self, Answer, AnswerFacts},
@@ -132,6 +132,7 @@ pub(super) async fn run(
     job: Arc<Job>,
     deployment: DeploymentIndex,
     tier: usize,
+    heard: Heard,
 ) -> AttemptEnd {
     let started = Instant::now();
     let timeouts = job.snapshot.route(job.goal).model.tiers[tier].timeouts;
@@ -149,7 +150,10 @@ pub(super) async fn run(
     match worker.upstream.send(endpoint, request, timeouts.connect).await {
         Ok(response) if !response.status().is_success() => refused(response).await,
         Ok(response) if job.scanned.stream => open(response, started, timeouts).await,
-        Ok(response) => whole(response, started).await,
+        Ok(response) => {
+            heard.tell();
+            whole(response, started).await
+        }
         Err(error) => {
             tracing::debug!(provider = %provider.name, error = %error, "no answer");
             FailedAttempt::bare(classify_transport(fault(&error)), 0)

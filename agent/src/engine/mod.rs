@@ -86,7 +86,8 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
         match flight.consult(Request::next) {
             Directive::Start { id, deployment, tier } => {
                 flight.begin(id, deployment);
-                race.add(id, attempt::run(Arc::clone(worker), Arc::clone(job), deployment, tier));
+                let (worker, job) = (Arc::clone(worker), Arc::clone(job));
+                race.add(id, |heard| attempt::run(worker, job, deployment, tier, heard));
             }
             Directive::Kill(id) => {
                 race.remove(id);
@@ -94,7 +95,11 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
             }
             Directive::Wait(until) => {
                 let until = Instant::from_std(worker.shared.clock.instant(until));
-                if let Some((id, end)) = race.next_until(until).await
+                let ended = race.next_until(until).await;
+                for id in race.take_heard() {
+                    flight.consult(|request, context| request.heard(context, id));
+                }
+                if let Some((id, end)) = ended
                     && let Some(success) = flight.ended(id, end)
                 {
                     return flight.finish(Ok(success));
@@ -225,9 +230,7 @@ impl<'a> Flight<'a> {
             "attempt failed"
         );
         if opened {
-            tracing::warn!(deployment = %name, outcome = classified.class.name(), "breaker opened");
-            let model = self.job.snapshot.goal_name(self.job.goal);
-            shared.recorder.record_opening(Arc::clone(name), Arc::clone(model));
+            shared.opened(name, self.job.snapshot.goal_name(self.job.goal));
         }
         if opened || classified.gate.is_some() || classified.quarantine_scope.is_some() {
             shared.protections_changed.notify_one();
@@ -237,6 +240,11 @@ impl<'a> Flight<'a> {
     }
 
     fn lose(&mut self, losers: &[Loser]) {
+        let snapshot = &self.job.snapshot;
+        for deployment in self.request.take_opened() {
+            let model = snapshot.goal_name(self.job.goal);
+            self.worker.shared.opened(snapshot.deployment_name(deployment), model);
+        }
         for loser in losers {
             self.trace.close(&self.worker.shared, self.job, loser.id, loser.class, 0, None);
         }
@@ -282,9 +290,7 @@ impl Drop for Flight<'_> {
             return;
         }
         let losers = self.consult(Request::abandon);
-        for loser in losers {
-            self.trace.close(&self.worker.shared, self.job, loser.id, OutcomeClass::Cancelled, 0, None);
-        }
+        self.lose(&losers);
         let mut trace = std::mem::take(&mut self.trace);
         trace.keep(&self.worker.shared, self.job);
     }

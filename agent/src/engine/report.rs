@@ -38,7 +38,7 @@ pub(crate) fn report(
         opened
     };
     if opened {
-        shared.recorder.record_opening(Arc::clone(name), Arc::clone(model));
+        shared.opened(name, model);
     }
     shared.protections_changed.notify_one();
     let price = snapshot.table().deployment(deployment).price;

@@ -248,27 +248,28 @@ impl Tail {
             return;
         }
         self.over = true;
-        let sample = match count {
-            BreakerCount::Failure => Some(Sample::Failure),
-            BreakerCount::RatioOnly | BreakerCount::Poisonable => Some(Sample::RatioFailure),
-            // Its success was counted at first content.
-            BreakerCount::Neutral | BreakerCount::Success => None,
+        let sample = match (class, count) {
+            (OutcomeClass::Ok, _) => Sample::Ended,
+            (_, BreakerCount::Failure | BreakerCount::RatioOnly | BreakerCount::Poisonable) => Sample::BrokeOff,
+            (_, BreakerCount::Neutral | BreakerCount::Success) => Sample::Neutral,
         };
-        {
+        let opened = {
             let now = self.shared.clock.now();
             let mut registry = self.shared.registry.lock();
-            if let Some(sample) = sample
-                && registry.record(self.ticket, now, sample, &mut rand::rng())
-            {
-                self.shared.protections_changed.notify_one();
-            }
+            let opened = registry.record(self.ticket, now, sample, &mut rand::rng());
             registry.release(self.ticket);
-        }
+            opened
+        };
         let used = self.used();
         if let Some(record) = &self.record {
             let mut record = record.lock();
             let attempt = &mut record.attempts[self.id.0 as usize];
             account::close(&self.shared, &self.job, attempt, class, 200, Some(used));
+            if opened {
+                let snapshot = &self.job.snapshot;
+                let name = snapshot.deployment_name(attempt.deployment);
+                self.shared.opened(name, snapshot.goal_name(self.job.goal));
+            }
         }
     }
 }

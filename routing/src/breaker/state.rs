@@ -5,6 +5,13 @@ use crate::{tenant::Tenant, time::Timestamp};
 /// What a result means to the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sample {
+    /// A stream has its first content: alive, though it may yet break off.
+    Begun,
+    /// That stream ended well.
+    Ended,
+    /// That stream broke off: what [`Self::Begun`] counted as well was not, and so
+    /// many broken ones in a row are failures in a row.
+    BrokeOff,
     /// The target is alive.
     Success,
     /// Counts in the run and in the ratio.

@@ -159,3 +159,40 @@ fn clean_minutes_forgive_openings() {
     }
     assert_eq!(bench.breaker.openings(), 0);
 }
+
+#[test]
+fn streams_that_break_off_after_their_first_content_open_it() {
+    let mut bench = Bench::new();
+    let mut streams = 0;
+    while matches!(bench.breaker.state(bench.now), State::Closed) {
+        let entry = bench.breaker.begin(bench.now);
+        bench.breaker.record(bench.now, entry, Sample::Begun, &mut bench.rng);
+        bench.breaker.record(bench.now, entry, Sample::BrokeOff, &mut bench.rng);
+        streams += 1;
+    }
+    assert_eq!(streams, 5);
+}
+
+#[test]
+fn a_stream_that_ends_well_breaks_the_row_of_broken_ones() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        for end in [Sample::BrokeOff, Sample::BrokeOff, Sample::BrokeOff, Sample::Ended] {
+            let entry = bench.breaker.begin(bench.now);
+            bench.breaker.record(bench.now, entry, Sample::Begun, &mut bench.rng);
+            assert!(!bench.breaker.record(bench.now, entry, end, &mut bench.rng));
+        }
+    }
+}
+
+#[test]
+fn broken_streams_count_once_in_the_ratio() {
+    let mut bench = Bench::new();
+    for number in 0..19 {
+        let entry = bench.breaker.begin(bench.now);
+        bench.breaker.record(bench.now, entry, Sample::Begun, &mut bench.rng);
+        let end = if number % 2 == 0 { Sample::Ended } else { Sample::BrokeOff };
+        assert!(!bench.breaker.record(bench.now, entry, end, &mut bench.rng), "{number}");
+    }
+    assert_eq!(bench.breaker.window.counts(bench.now), (9, 19));
+}

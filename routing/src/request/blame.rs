@@ -9,7 +9,6 @@ use crate::{
     breaker::Sample,
     classify::{BreakerCount, Classified, OutcomeClass},
     learn,
-    registry::Ticket,
 };
 
 /// What a loser of the race was.
@@ -17,17 +16,31 @@ use crate::{
 pub struct Loser {
     /// Which attempt.
     pub id: super::AttemptId,
-    /// TIMEOUT if it was silent for too long, else OVERTAKEN.
+    /// TIMEOUT if it was silent for too long or met the deadline, OVERTAKEN if another
+    /// attempt settled the request, CANCELLED if the caller did.
     pub class: OutcomeClass,
 }
 
 /// Whether attempts that are dropped may be held against their targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// Those that were silent for too long.
-    Silent,
+    /// Those that were silent for too long: another attempt settled the request.
+    Overtaken,
+    /// Those that were silent for too long: the time is up.
+    Deadline,
     /// None: the caller left, or allowed too little time.
     Nobody,
+}
+
+impl Blame {
+    /// What an attempt that had time left is to be called.
+    const fn class(self) -> OutcomeClass {
+        match self {
+            Self::Overtaken => OutcomeClass::Overtaken,
+            Self::Deadline => OutcomeClass::Timeout,
+            Self::Nobody => OutcomeClass::Cancelled,
+        }
+    }
 }
 
 impl Request {
@@ -45,7 +58,7 @@ impl Request {
         // What it counts as is known at the request's end; until then it must not pass
         // for a target that is well.
         context.registry.suspect(live.ticket);
-        self.poison.push(live.ticket);
+        self.poison.push((live.deployment, live.ticket));
         false
     }
 
@@ -62,13 +75,15 @@ impl Request {
         let stream = self.profile.stream;
         let mut losers = Vec::with_capacity(self.live.len());
         for live in self.live.drain(..) {
-            let silent = blame == Blame::Silent && (live.overdue || live.soft <= now);
+            let silent = blame != Blame::Nobody && (live.overdue || live.soft <= now);
             let (sample, class) = match (silent, stream) {
                 (true, true) => (Sample::Failure, OutcomeClass::Timeout),
                 (true, false) => (Sample::RatioFailure, OutcomeClass::Timeout),
-                (false, _) => (Sample::Neutral, OutcomeClass::Overtaken),
+                (false, _) => (Sample::Neutral, blame.class()),
             };
-            context.registry.record(live.ticket, now, sample, context.rng);
+            if context.registry.record(live.ticket, now, sample, context.rng) {
+                self.opened.push(live.deployment);
+            }
             context.registry.release(live.ticket);
             losers.push(Loser { id: live.id, class });
         }
@@ -77,11 +92,13 @@ impl Request {
 
     /// 500s and empty answers at two deployments blame the prompt more than either.
     pub(super) fn settle_poison<R: Rng>(&mut self, context: &mut Context<'_, R>) {
-        let first = self.poison.first().map(Ticket::slot);
-        let spread = self.poison.iter().any(|ticket| Some(ticket.slot()) != first);
+        let first = self.poison.first().map(|(deployment, _)| *deployment);
+        let spread = self.poison.iter().any(|(deployment, _)| Some(*deployment) != first);
         let sample = if spread { Sample::RatioFailure } else { Sample::Failure };
-        for ticket in self.poison.drain(..) {
-            context.registry.record(ticket, context.now, sample, context.rng);
+        for (deployment, ticket) in self.poison.drain(..) {
+            if context.registry.record(ticket, context.now, sample, context.rng) {
+                self.opened.push(deployment);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     classify::{Classified, OutcomeClass, Remedy},
     math,
     registry::Ticket,
+    table::DeploymentIndex,
 };
 
 /// A same-deployment retry comes at a random moment within this.
@@ -85,7 +86,7 @@ impl Request {
 
     /// An attempt has its first content (stream) or its whole answer (unary). The
     /// others lose and are to be dropped. The ticket is the winner's: give it back
-    /// with [`Registry::release`] when its answer is over.
+    /// with [`Registry::release`](crate::registry::Registry::release) when its answer is over.
     pub fn won<R: Rng>(
         &mut self,
         context: &mut Context<'_, R>,
@@ -93,17 +94,36 @@ impl Request {
     ) -> Option<(Ticket, Vec<Loser>)> {
         let at = self.live.iter().position(|live| live.id == id)?;
         let winner = self.live.swap_remove(at);
-        context.registry.record(winner.ticket, context.now, Sample::Success, context.rng);
-        let losers = self.settle_losers(context, Blame::Silent);
+        let sample = if self.profile.stream { Sample::Begun } else { Sample::Success };
+        context.registry.record(winner.ticket, context.now, sample, context.rng);
+        let losers = self.settle_losers(context, Blame::Overtaken);
         self.settle_poison(context);
         Some((winner.ticket, losers))
+    }
+
+    /// The head of a whole answer came: from here on only `idle` without its end makes
+    /// it silent.
+    pub fn heard<R: Rng>(&mut self, context: &Context<'_, R>, id: AttemptId) {
+        for live in self.live.iter_mut().filter(|live| live.id == id && !live.overdue) {
+            let idle = context.route.model.tiers[live.tier].timeouts.idle;
+            live.soft = live.soft.max(context.now + idle);
+        }
+    }
+
+    /// Deployments whose breaker opened when the request was settled, once.
+    pub fn take_opened(&mut self) -> Vec<DeploymentIndex> {
+        core::mem::take(&mut self.opened)
     }
 
     /// The request ends without a winner: it failed, or its caller left. What still
     /// runs is to be dropped.
     pub fn abandon<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Vec<Loser> {
-        let to_blame = self.failure == Some(Failure::Deadline) && !self.impatient;
-        let losers = self.settle_losers(context, if to_blame { Blame::Silent } else { Blame::Nobody });
+        let blame = match self.failure {
+            Some(Failure::Deadline) if !self.impatient => Blame::Deadline,
+            Some(Failure::Return(_)) => Blame::Overtaken,
+            _ => Blame::Nobody,
+        };
+        let losers = self.settle_losers(context, blame);
         self.settle_poison(context);
         losers
     }
