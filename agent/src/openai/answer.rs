@@ -65,7 +65,7 @@ pub fn inspect(body: &[u8]) -> Answer {
         Err(_) => return Answer::Fault(BodyFault::NotJson),
     };
     let choices = parsed.choices.unwrap_or_default();
-    let output_bytes = choices.iter().map(Choice::output_bytes).sum();
+    let output_bytes = choices.iter().map(Choice::whole_bytes).sum();
     let finish_reason = choices.iter().find_map(Choice::finish_reason);
     let has_items = |value: Option<&RawValue>| value.is_some_and(|value| holds_items(value.get()));
     let has_content = output_bytes > 0 || has_items(parsed.data) || has_items(parsed.output);
@@ -110,6 +110,9 @@ mod tests {
         );
         good(r#"{"choices":[{"message":{"content":null,"refusal":"no"}}]}"#);
         good(r#"{"choices":[{"message":{"content":""},"finish_reason":"content_filter"}]}"#);
+        let both =
+            r#"{"choices":[{"message":{"content":"hello"},"delta":{"content":""},"finish_reason":""}]}"#;
+        assert_eq!(good(both), AnswerFacts { output_bytes: 5, ..AnswerFacts::default() });
     }
 
     #[test]
@@ -120,6 +123,7 @@ mod tests {
             ("{}", BodyFault::Empty),
             (r#"{"choices":[]}"#, BodyFault::Empty),
             (r#"{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}"#, BodyFault::Empty),
+            (r#"{"choices":[{"message":{"content":null},"finish_reason":""}]}"#, BodyFault::Empty),
             (r#"{"data":[]}"#, BodyFault::Empty),
             (" <!DOCTYPE html>", BodyFault::Html),
             (r#"{"choices":[{"mess"#, BodyFault::Truncated),

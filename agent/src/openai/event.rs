@@ -1,7 +1,7 @@
 //! What one event of a chat or completion stream means for routing and accounting.
 //!
-//! Events go through as they came; this only looks. JSON that it cannot read is
-//! forwarded all the same and makes usage unreliable.
+//! Events go through as they came; this only looks. What it cannot read is forwarded
+//! all the same.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -31,8 +31,6 @@ pub struct EventFacts {
     pub usage_only: bool,
     /// Length of the text in it, for estimates.
     pub output_bytes: usize,
-    /// The event could not be read, so counts may be missing.
-    pub usage_unreliable: bool,
     /// It is no chunk at all. It may be content, and it may be rubbish.
     pub unreadable: bool,
 }
@@ -53,9 +51,11 @@ struct Chunk<'a> {
 
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
-    /// `message` in answers that are no streams.
-    #[serde(borrow, alias = "message")]
+    #[serde(borrow)]
     delta: Option<Message<'a>>,
+    /// Instead of `delta` in answers that are no streams; some send both in both.
+    #[serde(borrow)]
+    message: Option<Message<'a>>,
     #[serde(borrow)]
     text: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -81,19 +81,33 @@ struct Message<'a> {
 }
 
 impl Choice<'_> {
-    /// Bytes of what the caller can read; 0 if there is nothing.
-    pub(super) fn output_bytes(&self) -> usize {
-        let delta = self.delta.as_ref().map_or(0, |delta| {
-            // Some send the same reasoning under both names.
-            let reasoning = length(delta.reasoning).max(length(delta.reasoning_content));
-            let rest = [delta.content, delta.refusal, delta.tool_calls, delta.function_call, delta.audio];
-            reasoning + rest.into_iter().map(length).sum::<usize>()
-        });
-        delta + length(self.text)
+    /// Bytes of what the caller can read in a whole answer; 0 if there is nothing.
+    pub(super) fn whole_bytes(&self) -> usize {
+        self.output_bytes(self.message.as_ref().or(self.delta.as_ref()))
     }
 
+    /// The same in a chunk, whose `message`, if any, repeats what came before.
+    fn chunk_bytes(&self) -> usize {
+        self.output_bytes(self.delta.as_ref().or(self.message.as_ref()))
+    }
+
+    fn output_bytes(&self, said: Option<&Message<'_>>) -> usize {
+        said.map_or(0, Message::output_bytes) + length(self.text)
+    }
+
+    /// An empty one is none: some send it with every chunk.
     pub(super) fn finish_reason(&self) -> Option<String> {
-        serde_json::from_str(self.finish_reason?.get()).ok()
+        let reason: String = serde_json::from_str(self.finish_reason?.get()).ok()?;
+        (!reason.is_empty()).then_some(reason)
+    }
+}
+
+impl Message<'_> {
+    fn output_bytes(&self) -> usize {
+        // Some send the same reasoning under both names.
+        let reasoning = length(self.reasoning).max(length(self.reasoning_content));
+        let rest = [self.content, self.refusal, self.tool_calls, self.function_call, self.audio];
+        reasoning + rest.into_iter().map(length).sum::<usize>()
     }
 }
 
@@ -133,11 +147,10 @@ pub fn inspect(event: &Event) -> EventFacts {
     }
     if let Some(reported) = chunk.usage {
         facts.usage = usage::parse(reported.get());
-        facts.usage_unreliable = facts.usage.is_none();
     }
     let choices = chunk.choices.unwrap_or_default();
     facts.usage_only = choices.is_empty() && facts.usage.is_some();
-    facts.output_bytes = choices.iter().map(Choice::output_bytes).sum();
+    facts.output_bytes = choices.iter().map(Choice::chunk_bytes).sum();
     facts.has_content = facts.output_bytes > 0;
     facts.finish_reason = choices.iter().find_map(Choice::finish_reason);
     facts
@@ -149,7 +162,7 @@ pub fn inspect(event: &Event) -> EventFacts {
 fn unread(data: &[u8], named_error: bool) -> EventFacts {
     let error = if named_error { Some(error_body::parse(data)) } else { error_body::parse_in_success(data) };
     let unreadable = error.is_none() && !data.trim_ascii().is_empty();
-    EventFacts { error, unreadable, usage_unreliable: true, ..EventFacts::default() }
+    EventFacts { error, unreadable, ..EventFacts::default() }
 }
 
 #[cfg(test)]
@@ -185,10 +198,20 @@ mod tests {
             (r#"{"choices":[{"delta":{"tool_calls":[{"id":"x"}]}}]}"#, 10),
             (r#"{"choices":[{"text":"hey"}]}"#, 3),
             (r#"{"choices":[{"delta":{}},{"delta":{"content":"x"}}]}"#, 1),
+            (r#"{"choices":[{"delta":{"content":"so"},"message":{"content":"say so"}}]}"#, 2),
+            (r#"{"choices":[{"delta":null,"message":{"content":"say so"}}]}"#, 6),
         ] {
             let facts = facts(data);
             assert_eq!((facts.has_content, facts.output_bytes), (true, bytes), "{data}");
         }
+    }
+
+    #[test]
+    fn empty_finish_reason_is_no_end() {
+        let reason = |data| facts(data).finish_reason;
+        assert_eq!(reason(r#"{"choices":[{"delta":{"content":"a"},"finish_reason":""}]}"#), None);
+        let second = r#"{"choices":[{"delta":{},"finish_reason":""},{"delta":{},"finish_reason":"length"}]}"#;
+        assert_eq!(reason(second).as_deref(), Some("length"));
     }
 
     #[test]
@@ -202,7 +225,7 @@ mod tests {
         let usage = Usage { prompt_tokens: 9, completion_tokens: 4, cached_tokens: 3 };
         assert_eq!((last.usage, last.usage_only), (Some(usage), true));
         let odd = facts(r#"{"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":-1}}"#);
-        assert!(odd.usage_unreliable && odd.has_content && !odd.usage_only);
+        assert!(odd.usage.is_none() && odd.has_content && !odd.usage_only);
     }
 
     #[test]
@@ -221,10 +244,10 @@ mod tests {
     }
 
     #[test]
-    fn malformed_is_forwarded_and_flagged() {
+    fn malformed_is_flagged() {
         for data in ["{", "{\"choices\":7}", "plain", "\u{fffd}"] {
             let facts = facts(data);
-            assert!(facts.usage_unreliable && facts.unreadable && facts.error.is_none(), "{data}");
+            assert!(facts.unreadable && facts.error.is_none(), "{data}");
             assert!(!facts.has_content, "rubbish begins no answer: {data}");
         }
     }
