@@ -78,11 +78,6 @@ impl Splitter {
         &self.buffer
     }
 
-    /// [`Self::leftover`] for passing on.
-    pub fn into_leftover(self) -> Bytes {
-        self.buffer.freeze()
-    }
-
     /// Where the current line ends, its terminator not included; moves past that. The
     /// LF of a CRLF is skipped on the next call, as it may not be here yet.
     fn next_line_end(&mut self) -> Option<usize> {

@@ -21,7 +21,7 @@ fn split<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Fields>, Vec<u8
             }
         }
     }
-    let leftover = splitter.into_leftover().to_vec();
+    let leftover = splitter.leftover().to_vec();
     bytes.extend_from_slice(&leftover);
     (fields, bytes, leftover)
 }
