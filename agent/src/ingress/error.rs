@@ -1,10 +1,11 @@
 //! Errors as OpenAI's clients expect them: one file says which status, type and code.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, header::RETRY_AFTER};
 use http_body_util::Full;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::answer::AgentBody;
@@ -12,6 +13,19 @@ use crate::{
     engine::{FailedAttempt, Refusal},
     openai::scan::ScanError,
 };
+
+/// Bytes of a name or path that an error repeats. Longer ones are no names here.
+const NAME_SHOWN_MAX: usize = 256;
+
+/// `text`, in at most `max` bytes.
+pub(crate) fn cut(text: &str, max: usize) -> Cow<'_, str> {
+    const MARK: char = '…';
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(max.saturating_sub(MARK.len_utf8()));
+    Cow::Owned(format!("{}{MARK}", &text[..end]))
+}
 
 /// An error of our own, not a provider's.
 #[derive(Debug)]
@@ -64,6 +78,9 @@ impl LocalError {
     pub(crate) fn scan(error: &ScanError) -> Self {
         match error {
             ScanError::WrongType { field, .. } => Self::invalid("invalid_type", error.to_string(), field),
+            ScanError::Repeated { field, .. } => {
+                Self::invalid("repeated_parameter", error.to_string(), field)
+            }
             ScanError::NotAnObject
             | ScanError::Syntax { .. }
             | ScanError::NotUtf8 { .. }
@@ -82,21 +99,27 @@ impl LocalError {
     }
 
     pub(crate) fn unknown_model(model: &str) -> Self {
+        let model = cut(model, NAME_SHOWN_MAX);
         let error = Self::new(
             StatusCode::NOT_FOUND,
             "invalid_request_error",
             "model_not_found",
-            format!("the model '{model}' is neither a virtual model nor a 'provider/deployment'; GET /v1/models lists them"),
+            format!(
+                "the model '{model}' is neither a virtual model nor a 'provider/deployment'; GET /v1/models lists them"
+            ),
         );
-        Self { param: Some("model".to_owned()), about: Some(model.to_owned()), ..error }
+        Self { param: Some("model".to_owned()), about: Some(model.into_owned()), ..error }
     }
 
     pub(crate) fn forbidden_model(model: &str) -> Self {
+        let model = cut(model, NAME_SHOWN_MAX);
         let error = Self::new(
             StatusCode::FORBIDDEN,
             "permission_error",
             "model_not_allowed",
-            format!("this API key may not use the model '{model}'; allowed_models of the key names what it may"),
+            format!(
+                "this API key may not use the model '{model}'; allowed_models of the key names what it may"
+            ),
         );
         Self { param: Some("model".to_owned()), ..error }
     }
@@ -112,6 +135,7 @@ impl LocalError {
     }
 
     pub(crate) fn unknown_path(path: &str) -> Self {
+        let path = cut(path, NAME_SHOWN_MAX);
         let message = format!(
             "there is nothing at '{path}'; there are POST /v1/chat/completions, /v1/completions, /v1/embeddings and GET /v1/models"
         );
@@ -178,10 +202,10 @@ impl LocalError {
     }
 }
 
-/// What a provider said, as it said it; an error that hid in a 200 gets the status it
-/// stands for.
+/// What a provider said, as it said it if it is JSON of any shape: clients know their
+/// providers. An error that hid in a 200 gets the status it stands for.
 pub(crate) fn upstream_response(failed: &FailedAttempt) -> Response<AgentBody> {
-    if failed.status >= 400 && !failed.error.fields().is_empty() {
+    if failed.status >= 400 && serde_json::from_slice::<IgnoredAny>(&failed.body).is_ok() {
         let mut response = Response::new(AgentBody::Full(Full::new(failed.body.clone())));
         *response.status_mut() = StatusCode::from_u16(failed.status).unwrap_or(StatusCode::BAD_GATEWAY);
         let json = HeaderValue::from_static("application/json");
@@ -208,4 +232,71 @@ pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response<AgentB
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use http_body_util::BodyExt as _;
+    use trunkline_routing::classify::classify;
+
+    use super::*;
+    use crate::openai::error_body;
+
+    /// Status and body that the caller gets.
+    async fn answered(status: u16, body: &'static str) -> (u16, String) {
+        let error = error_body::parse(body.as_bytes());
+        let classified = classify(status, &error.fields(), None);
+        let body = Bytes::from_static(body.as_bytes());
+        let response = upstream_response(&FailedAttempt {
+            classified,
+            status,
+            headers: HeaderMap::new(),
+            body,
+            error,
+            usage: None,
+        });
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn provider_errors_in_json_pass_as_they_are() {
+        for body in [
+            r#"{"error":{"message":"m"}}"#,
+            r#"{"detail":[{"loc":["body","messages"],"msg":"Field required"}]}"#,
+            r#" {"errors":{"messages":["is too short"]}} "#,
+        ] {
+            assert_eq!(answered(422, body).await, (422, body.to_owned()));
+        }
+        for body in ["", " ", "<html>no</html>", "{\"detail\":"] {
+            let (status, own) = answered(422, body).await;
+            let own: Value = serde_json::from_str(&own).unwrap();
+            assert_eq!((status, &own["error"]["type"]), (422, &json!("upstream_error")), "{body}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let name = "é".repeat(5_000);
+        for error in [
+            LocalError::unknown_model(&name),
+            LocalError::forbidden_model(&name),
+            LocalError::unknown_path(&name),
+        ] {
+            assert!(error.message.len() < 512 && error.message.contains("é…'"), "{}", error.message);
+            assert!(error.model().is_none_or(|model| model.len() <= NAME_SHOWN_MAX));
+        }
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "…");
+    }
+
+    #[test]
+    fn repeated_field_is_named() {
+        let error = crate::openai::scan::scan(br#"{"model":"a","model":"b"}"#).unwrap_err();
+        let error = LocalError::scan(&error);
+        let said = (error.status, error.code, error.param.as_deref());
+        assert_eq!(said, (StatusCode::BAD_REQUEST, "repeated_parameter", Some("model")));
+    }
 }

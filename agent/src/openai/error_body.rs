@@ -90,8 +90,17 @@ fn of_object(error: &Map<String, Value>) -> ApiError {
         code: text(error.get("code")).or_else(|| text(details)),
         kind: kind.into_iter().find(|kind| kind != "error"),
         param: text(error.get("param")),
-        message: ["message", "Message", "detail"].into_iter().find_map(|key| text(error.get(key))),
+        message: ["message", "Message", "detail"]
+            .into_iter()
+            .find_map(|key| text(error.get(key)))
+            .or_else(|| detail_message(error.get("detail")?)),
     }
+}
+
+/// What a `detail` that is no text says: FastAPI lists what it found wrong.
+fn detail_message(detail: &Value) -> Option<String> {
+    let detail = first_object(detail)?;
+    ["msg", "message"].into_iter().find_map(|key| text(detail.get(key)))
 }
 
 /// A string that is not empty, or a number's digits.
@@ -136,6 +145,8 @@ mod tests {
             (r#"{"__type":"ThrottlingException","message":"m"}"#, "|ThrottlingException||m"),
             (r#"{"detail":"Not Found"}"#, "|||Not Found"),
             (r#"{"detail":[{"loc":["body"]}]}"#, "|||"),
+            (r#"{"detail":[{"type":"missing","loc":["body","model"],"msg":"m"},{"msg":"n"}]}"#, "|||m"),
+            (r#"{"detail":{"message":"m"}}"#, "|||m"),
             ("<html>429</html>", "|||"),
             ("", "|||"),
             ("[]", "|||"),

@@ -73,7 +73,6 @@ mod tests {
     #[test]
     fn only_the_named_bytes_change() {
         check(r#" { "model" : "chat" , "n":1.0e0 } "#, r#" { "model" : "up" , "n":1.0e0 } "#);
-        check(r#"{"model":"a","x":2,"model":"b"}"#, r#"{"model":"a","x":2,"model":"up"}"#);
         check(
             r#"{"model":"c","stream":true}"#,
             r#"{"stream_options":{"include_usage":true},"model":"up","stream":true}"#,

@@ -1,8 +1,8 @@
 //! What the agent must know of a request body, found in one pass.
 //!
 //! The body is checked as JSON but never turned into values: prompts may be megabytes.
-//! Ranges are byte positions for [`super::rewrite`]. Of a repeated key the last one
-//! counts, as in most parsers.
+//! Ranges are byte positions for [`super::rewrite`]. A repeated key is refused: parsers
+//! differ in which one counts, and the one that was checked must be the one that is used.
 
 use std::ops::Range;
 
@@ -44,6 +44,47 @@ pub enum ScanError {
         /// Offset from 0.
         at: usize,
     },
+    /// A field that is looked at is there twice.
+    #[error("`{field}` must be given once (again at byte {at})")]
+    Repeated {
+        /// Top-level name.
+        field: &'static str,
+        /// Offset of the second one's value, from 0.
+        at: usize,
+    },
+}
+
+/// The top-level fields that are looked at.
+const FIELDS: [&str; 12] = [
+    "model",
+    "stream",
+    "stream_options",
+    "messages",
+    "input",
+    "prompt",
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "tools",
+    "response_format",
+    "text",
+];
+
+/// Which of [`FIELDS`] were met.
+#[derive(Default)]
+struct Met([bool; FIELDS.len()]);
+
+impl Met {
+    /// Takes note of a key. To some parsers upper and lower case are the same.
+    fn note(&mut self, key: &str, at: usize) -> Result<(), ScanError> {
+        let Some(index) = FIELDS.iter().position(|field| field.eq_ignore_ascii_case(key)) else {
+            return Ok(());
+        };
+        if std::mem::replace(&mut self.0[index], true) {
+            return Err(ScanError::Repeated { field: FIELDS[index], at });
+        }
+        Ok(())
+    }
 }
 
 /// What was found.
@@ -107,8 +148,8 @@ impl Scanned {
 /// Looks at a request body.
 ///
 /// # Errors
-/// If it is not a JSON object of at most 64 levels, or `model` or `stream` are of the
-/// wrong kind.
+/// If it is not a JSON object of at most 64 levels, if `model` or `stream` are of the
+/// wrong kind, or if a field that is looked at is there twice.
 pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
     if let Err(error) = str::from_utf8(body) {
         return Err(ScanError::NotUtf8 { at: error.valid_up_to() });
@@ -119,7 +160,9 @@ pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
     }
     let mut scanned = Scanned { object_start: cursor.position() + 1, ..Scanned::default() };
     let mut limits = [None; 3];
+    let mut met = Met::default();
     cursor.entries(|cursor, key| {
+        met.note(key, cursor.position())?;
         match key {
             "model" => scanned.model = model(cursor, body)?,
             "stream" => scanned.stream = stream(cursor, body)?,

@@ -36,13 +36,17 @@ fn only_what_is_at_its_place_counts() {
 }
 
 #[test]
-fn last_of_a_repeated_key_counts() {
-    let scanned = found(
-        r#"{"stream":true,"model":"a","stream":null,"model":"b","stream_options":{},"stream_options":null}"#,
-    );
-    assert!(!scanned.stream);
-    assert_eq!(scanned.model.unwrap().name, "b");
-    assert!(scanned.stream_options.unwrap().is_null);
+fn repeated_key_is_refused() {
+    for field in FIELDS {
+        let body = format!(r#"{{"{field}":null,"x":1,"{field}":null}}"#);
+        let at = body.rfind("null").unwrap();
+        assert_eq!(scan(body.as_bytes()), Err(ScanError::Repeated { field, at }), "{body}");
+    }
+    for body in [r#"{"model":"a","mod\u0065l":"b"}"#, r#"{"Model":"a","model":"b"}"#] {
+        let error = scan(body.as_bytes()).unwrap_err();
+        assert!(matches!(error, ScanError::Repeated { field: "model", .. }), "{body}: {error}");
+    }
+    found(r#"{"model":"a","x":1,"x":2,"metadata":{"model":"b"}}"#);
 }
 
 #[test]
@@ -84,7 +88,7 @@ proptest! {
     fn agrees_with_a_full_parser(text in r#"\{("(model|stream|a)":[\[\]{}"0-9a-z.,:eE+\- \\]{0,8},?){0,3}\}"#) {
         let strict = serde_json::from_str::<serde_json::Value>(&text);
         match (scan(text.as_bytes()), strict) {
-            (Ok(_) | Err(ScanError::WrongType { .. }), Ok(_)) | (Err(_), Err(_)) => {}
+            (Ok(_) | Err(ScanError::WrongType { .. } | ScanError::Repeated { .. }), Ok(_)) | (Err(_), Err(_)) => {}
             // A number beyond f64 is JSON, though that parser refuses it.
             (Ok(_), Err(error)) if error.to_string().contains("out of range") => {}
             (ours, theirs) => prop_assert!(false, "{text}: {ours:?} but {theirs:?}"),
