@@ -1,13 +1,16 @@
 //! Complete requests as OpenAI chat bodies, and answers back.
 
 use prost_types::{Struct, Value as WireValue, value::Kind};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tonic::Status;
 use trunkline_proto::{
     routing::v1::{CompleteRequest, ContentPart, Message, Tool, ToolCall, content_part::Part},
     status,
 };
+
+mod answer;
+
+pub(super) use self::answer::{Unreadable, chunk, whole};
 
 /// Fields of the body that have their own place in the request.
 const OWN_FIELDS: [&str; 7] =
@@ -25,16 +28,24 @@ pub(super) fn body(request: &CompleteRequest, stream: bool) -> Result<Value, Sta
     for (name, value) in request.extra.iter().flat_map(|extra| &extra.fields) {
         if OWN_FIELDS.contains(&name.as_str()) {
             let field = format!("extra.{name}");
-            return Err(status::invalid_field(&field, "has its own field in the request; leave it out of extra"));
+            return Err(status::invalid_field(
+                &field,
+                "has its own field in the request; leave it out of extra",
+            ));
         }
-        body.insert(name.clone(), json_value(value, 0)?);
+        let value = json_value(value, 0)?;
+        if name == "n" && value != json!(1) {
+            return Err(status::invalid_field("extra.n", "must be 1 or left out: an answer has one choice"));
+        }
+        body.insert(name.clone(), value);
     }
     body.insert("model".into(), json!(request.model));
     let messages: Result<Vec<Value>, Status> =
         request.messages.iter().enumerate().map(|(at, one)| message(at, one)).collect();
     body.insert("messages".into(), Value::Array(messages?));
     if !request.tools.is_empty() {
-        let tools: Result<Vec<Value>, Status> = request.tools.iter().enumerate().map(|(at, one)| tool(at, one)).collect();
+        let tools: Result<Vec<Value>, Status> =
+            request.tools.iter().enumerate().map(|(at, one)| tool(at, one)).collect();
         body.insert("tools".into(), Value::Array(tools?));
     }
     if request.max_output_tokens > 0 {
@@ -53,7 +64,8 @@ pub(super) fn body(request: &CompleteRequest, stream: bool) -> Result<Value, Sta
 }
 
 fn message(at: usize, message: &Message) -> Result<Value, Status> {
-    let invalid = |field: &str, problem: &str| status::invalid_field(&format!("messages[{at}].{field}"), problem);
+    let invalid =
+        |field: &str, problem: &str| status::invalid_field(&format!("messages[{at}].{field}"), problem);
     if !ROLES.contains(&message.role.as_str()) {
         return Err(invalid("role", "must be system, developer, user, assistant or tool"));
     }
@@ -67,16 +79,18 @@ fn message(at: usize, message: &Message) -> Result<Value, Status> {
     value.insert("role".into(), json!(message.role));
     let content = if message.parts.is_empty() {
         // An assistant that only called tools said nothing.
-        if message.content.is_empty() && !message.tool_calls.is_empty() { Value::Null } else { json!(message.content) }
+        if message.content.is_empty() && !message.tool_calls.is_empty() {
+            Value::Null
+        } else {
+            json!(message.content)
+        }
     } else {
         let parts: Option<Vec<Value>> = message.parts.iter().map(part).collect();
         Value::Array(parts.ok_or_else(|| invalid("parts", "each part needs text or image_url"))?)
     };
     value.insert("content".into(), content);
     if !message.tool_calls.is_empty() {
-        let call = |call: &ToolCall| {
-            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
-        };
+        let call = |call: &ToolCall| json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}});
         value.insert("tool_calls".into(), message.tool_calls.iter().map(call).collect());
     }
     if !message.tool_call_id.is_empty() {
@@ -121,9 +135,9 @@ fn json_value(value: &WireValue, depth: usize) -> Result<Value, Status> {
         Some(Kind::BoolValue(flag)) => json!(flag),
         Some(Kind::StringValue(text)) => json!(text),
         Some(Kind::NumberValue(number)) => number_value(*number)?,
-        Some(Kind::ListValue(list)) => {
-            Value::Array(list.values.iter().map(|value| json_value(value, depth + 1)).collect::<Result<_, _>>()?)
-        }
+        Some(Kind::ListValue(list)) => Value::Array(
+            list.values.iter().map(|value| json_value(value, depth + 1)).collect::<Result<_, _>>()?,
+        ),
         Some(Kind::StructValue(fields)) => json_struct(fields, depth)?,
     })
 }
@@ -140,72 +154,6 @@ fn number_value(number: f64) -> Result<Value, Status> {
     Ok(json!(number))
 }
 
-/// The parts of an answer, or of a chunk of one, that Complete speaks of.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct ChatAnswer {
-    #[serde(default)]
-    choices: Vec<Choice>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Choice {
-    #[serde(default, alias = "delta")]
-    message: Option<Said>,
-    #[serde(default)]
-    finish_reason: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Said {
-    #[serde(default)]
-    role: Option<String>,
-    #[serde(default)]
-    content: Option<String>,
-    #[serde(default)]
-    refusal: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<Called>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Called {
-    #[serde(default)]
-    index: u32,
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    function: Function,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Function {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Option<String>,
-}
-
-impl ChatAnswer {
-    /// The first choice's message and finish reason.
-    pub(super) fn take(self) -> (Message, Option<String>) {
-        let Some(choice) = self.choices.into_iter().next() else { return (Message::default(), None) };
-        let said = choice.message.unwrap_or_default();
-        let call = |call: Called| ToolCall {
-            id: call.id.unwrap_or_default(),
-            name: call.function.name.unwrap_or_default(),
-            arguments: call.function.arguments.unwrap_or_default(),
-            index: call.index,
-        };
-        let message = Message {
-            role: said.role.unwrap_or_else(|| "assistant".to_owned()),
-            content: said.content.or(said.refusal).unwrap_or_default(),
-            tool_calls: said.tool_calls.unwrap_or_default().into_iter().map(call).collect(),
-            ..Message::default()
-        };
-        (message, choice.finish_reason)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,10 +167,21 @@ mod tests {
 
     #[test]
     fn own_fields_are_refused_in_extra() {
-        let number = WireValue { kind: Some(Kind::NumberValue(1.0)) };
-        let extra = Struct { fields: [("stream".to_owned(), number)].into() };
+        assert!(body(&with_extra("stream", 1.0), false).unwrap_err().message().contains("extra.stream"));
+    }
+
+    #[test]
+    fn one_choice_only() {
+        let refused = body(&with_extra("n", 2.0), false).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().contains("extra.n"), "{refused}");
+        assert_eq!(body(&with_extra("n", 1.0), false).unwrap()["n"], json!(1));
+    }
+
+    fn with_extra(name: &str, number: f64) -> CompleteRequest {
+        let number = WireValue { kind: Some(Kind::NumberValue(number)) };
+        let extra = Struct { fields: [(name.to_owned(), number)].into() };
         let message = Message { role: "user".into(), content: "hi".into(), ..Message::default() };
-        let request = CompleteRequest { messages: vec![message], extra: Some(extra), ..CompleteRequest::default() };
-        assert!(body(&request, false).unwrap_err().message().contains("extra.stream"));
+        CompleteRequest { messages: vec![message], extra: Some(extra), ..CompleteRequest::default() }
     }
 }

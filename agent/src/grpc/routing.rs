@@ -114,15 +114,14 @@ impl RoutingService for Routing {
             Ok(Success::Stream(_)) => return Err(Status::internal("a stream came for a unary request")),
             Err(refusal) => return Err(refuse::refusal(&refusal, &done.trace)),
         };
-        let answer: chat::ChatAnswer = serde_json::from_slice(&whole.body)
-            .map_err(|error| Status::internal(format!("read the provider's answer: {error}")))?;
-        let (message, finish_reason) = answer.take();
+        let (message, finish_reason) =
+            chat::whole(&whole.body).map_err(|chat::Unreadable| refuse::unreadable(&done.trace.id))?;
         let used = done.trace.winner().and_then(|attempt| attempt.tokens);
         let shared = &self.worker.shared;
         let decision = shared.decisions.get(&done.trace.id).map(|record| convert::decision(shared, &record.lock()));
         Ok(Response::new(CompleteResponse {
             message: Some(message),
-            finish_reason: finish_reason.unwrap_or_default(),
+            finish_reason,
             usage: used.map(|(tokens, source)| convert::usage(tokens, source)),
             decision,
         }))

@@ -10,6 +10,6 @@ mod knobs;
 pub(crate) use self::{
     accept::{Listeners, serve},
     caller::{Admitted, Caller},
-    error::LocalError,
+    error::{LocalError, cut},
     knobs::api_key,
 };
