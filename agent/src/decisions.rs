@@ -67,6 +67,8 @@ pub(crate) struct DecisionRecord {
     pub(crate) attempts: Vec<AttemptRecord>,
     /// Whose answer the caller got.
     pub(crate) chosen: Option<DeploymentIndex>,
+    /// Digests of the app's reports on it. None: the agent makes its attempts itself.
+    pub(crate) reports: Option<Vec<[u8; 32]>>,
 }
 
 /// A bounded store of them: the oldest goes first.

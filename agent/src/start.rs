@@ -1,12 +1,13 @@
 //! Puts an agent together and takes it down again: listeners, workers, control-plane
 //! streams; then drain, flush, stop.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::{HealthReporter, HealthService};
@@ -20,7 +21,9 @@ use crate::{
         run_telemetry,
     },
     engine::Worker,
-    grpc, ingress, ops, protections,
+    grpc,
+    ingress::{self, Limits},
+    ops, protections,
     shared::{Shared, watch_credentials},
     upstream::{self, Upstream},
 };
@@ -69,7 +72,14 @@ pub enum StartError {
 impl StartError {
     /// Whether the operator's input is wrong, and not the machine.
     pub const fn is_input(&self) -> bool {
-        matches!(self, Self::Exposed(_) | Self::Static(..) | Self::ControlPlane(..))
+        match self {
+            Self::Exposed(_)
+            | Self::Static(..)
+            | Self::ReadStatic(..)
+            | Self::DataDirectory(..)
+            | Self::ControlPlane(..) => true,
+            Self::Listen(..) | Self::Tls(_) | Self::Reflection(_) | Self::Worker(_) => false,
+        }
     }
 }
 
@@ -98,11 +108,25 @@ impl Running {
 /// # Errors
 /// Why it can't serve; nothing is left running then.
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Running, StartError> {
+    start_limited(options, Limits::default(), shutdown).await
+}
+
+pub(crate) async fn start_limited(
+    options: Options,
+    limits: Limits,
+    shutdown: CancellationToken,
+) -> Result<Running, StartError> {
     for address in [options.listen, options.ops_listen] {
         if !address.ip().is_loopback() && !options.insecure {
             return Err(StartError::Exposed(address));
         }
     }
+    let channel = match &options.control_plane {
+        Some(url) => {
+            Some(control::channel(url).map_err(|error| StartError::ControlPlane(url.clone(), error))?)
+        }
+        None => None,
+    };
     let listeners = ingress::Listeners::bind(options.listen, options.workers.max(1))
         .map_err(|error| StartError::Listen(options.listen, error))?;
     let ops = TcpListener::bind(options.ops_listen)
@@ -119,8 +143,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         shared.load(loaded);
     }
     let reporter = HealthReporter::new();
-    reporter.set_serving::<trunkline_proto::routing::v1::routing_service_server::RoutingServiceServer<grpc::Routing>>().await;
-    let workers = workers(&shared, listeners, &reporter)?;
+    grpc::health::tell(&reporter, tables.newest().is_some()).await;
+    // Threads that were started before another could not be end at once.
+    let workers = workers(&shared, listeners, limits, &reporter).inspect_err(|_| draining.cancel())?;
 
     let agent = Agent {
         background: TaskTracker::new(),
@@ -128,14 +153,17 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         stop_telemetry: CancellationToken::new(),
         shared,
         workers,
-        reporter,
     };
+    let health = grpc::health::follow(Arc::clone(&agent.shared), reporter, shutdown.clone());
+    let health = agent.background.spawn(health);
     agent.background.spawn(ops::serve(Arc::clone(&agent.shared), ops, agent.stop.clone()));
     agent.follow_tables(&tables);
     agent.background.spawn(watch_credentials(Arc::clone(&agent.shared), agent.stop.clone()));
-    agent.connect(&options, &identity, tables, recorder)?;
+    if let Some(channel) = channel {
+        agent.connect(channel, &identity, tables, recorder);
+    }
     let (done, stopped) = oneshot::channel();
-    tokio::spawn(agent.run(shutdown, done));
+    tokio::spawn(agent.run(health, done));
     Ok(Running { listen, ops_listen, agent_id: identity.agent_id.clone(), stopped })
 }
 
@@ -170,6 +198,7 @@ fn tables(options: &Options) -> Result<Arc<TableStore>, StartError> {
 fn workers(
     shared: &Arc<Shared>,
     listeners: ingress::Listeners,
+    limits: Limits,
     reporter: &HealthReporter,
 ) -> Result<Workers, StartError> {
     let tls = upstream::client_config()?;
@@ -178,35 +207,36 @@ fn workers(
     for (number, socket) in listeners.sockets.into_iter().enumerate() {
         let worker =
             Arc::new(Worker { shared: Arc::clone(shared), upstream: Upstream::new(Arc::clone(&tls)) });
-        let routes = grpc::routes(&worker, HealthService::from_health_reporter(reporter.clone()))?;
+        let grpc = grpc::routes(&worker, HealthService::from_health_reporter(reporter.clone()))?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
         let draining = shared.draining.clone();
+        let site = Arc::new(ingress::Site { worker, grpc, limits, draining });
         let alive = alive.clone();
         let serve = async move {
             let _alive = alive;
             let Ok(listener) = TcpListener::from_std(socket) else { return };
-            tokio::spawn(evict(Arc::clone(&worker), draining.clone()));
-            ingress::serve(Arc::clone(&worker), listener, routes, draining).await;
+            tokio::spawn(evict(Arc::clone(&site)));
+            ingress::serve(site, listener).await;
         };
         let name = format!("worker-{number}");
-        let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(serve));
+        let thread = thread::Builder::new().name(name).spawn(move || runtime.block_on(serve));
         threads.push(thread.map_err(StartError::Worker)?);
     }
     Ok(Workers { threads, ended })
 }
 
-async fn evict(worker: Arc<Worker>, draining: CancellationToken) {
+async fn evict(site: Arc<ingress::Site>) {
     let mut ticks = tokio::time::interval(EVICT_EVERY);
-    while draining.run_until_cancelled(ticks.tick()).await.is_some() {
-        worker.upstream.evict_idle();
+    while site.draining.run_until_cancelled(ticks.tick()).await.is_some() {
+        site.worker.upstream.evict_idle();
     }
 }
 
 /// The worker threads. Nothing is ever sent on `ended`: it closes when the last of them
 /// is done.
 struct Workers {
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
     ended: mpsc::Receiver<()>,
 }
 
@@ -217,7 +247,6 @@ struct Agent {
     background: TaskTracker,
     stop: CancellationToken,
     stop_telemetry: CancellationToken,
-    reporter: HealthReporter,
 }
 
 impl Agent {
@@ -239,17 +268,14 @@ impl Agent {
         });
     }
 
-    /// Streams to and from the control plane, if there is one.
+    /// Streams to and from the control plane.
     fn connect(
         &self,
-        options: &Options,
+        channel: tonic::transport::Channel,
         identity: &Arc<Identity>,
         tables: Arc<TableStore>,
         recorder: Arc<Recorder>,
-    ) -> Result<(), StartError> {
-        let Some(url) = &options.control_plane else { return Ok(()) };
-        let channel =
-            control::channel(url).map_err(|error| StartError::ControlPlane(url.clone(), error))?;
+    ) {
         let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
         let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
         let (interval_in, interval_out) = watch::channel(REPORT_INTERVAL);
@@ -276,22 +302,21 @@ impl Agent {
         self.background.spawn(run_telemetry(telemetry, self.stop_telemetry.clone()));
         self.background.spawn(protections::publish(shared(), protections_in, self.stop.clone()));
         self.background.spawn(protections::obey(shared(), verdicts_out, self.stop.clone()));
-        Ok(())
     }
 
-    /// Serves until `shutdown`; then: not ready, accept nothing, let requests finish,
-    /// flush telemetry, stop.
-    async fn run(self, shutdown: CancellationToken, done: oneshot::Sender<()>) {
-        shutdown.cancelled().await;
+    /// Serves until a stop was asked for, and gRPC's health says so; then: not ready,
+    /// accept nothing, let requests finish, flush telemetry, stop.
+    async fn run(self, health: JoinHandle<()>, done: oneshot::Sender<()>) {
+        // Should it have panicked, the agent must not run on without a way to stop.
+        health.await.ok();
         tracing::info!(in_flight = self.shared.in_flight(), "draining");
-        self.reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         self.shared.draining.cancel();
         let mut workers = self.workers;
         // Threads that still serve after that end with the process.
         if tokio::time::timeout(DRAIN_WITHIN, workers.ended.recv()).await.is_err() {
             tracing::warn!("requests were still running when the time to drain was up");
         }
-        for thread in workers.threads.into_iter().filter(JoinHandle::is_finished) {
+        for thread in workers.threads.into_iter().filter(thread::JoinHandle::is_finished) {
             if thread.join().is_err() {
                 tracing::error!("a worker thread panicked");
             }

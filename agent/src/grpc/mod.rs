@@ -2,6 +2,7 @@
 
 mod chat;
 mod convert;
+pub(crate) mod health;
 mod refuse;
 mod routing;
 mod stream;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use tonic::service::Routes;
 use trunkline_proto::{FILE_DESCRIPTOR_SET, routing::v1::routing_service_server::RoutingServiceServer};
 
-pub(crate) use self::routing::Routing;
 use crate::engine::Worker;
 
 /// Requests hold whole conversations.

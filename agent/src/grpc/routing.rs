@@ -3,6 +3,8 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use trunkline_proto::{
@@ -20,12 +22,15 @@ use super::{chat, convert, refuse, stream, watch};
 use crate::{
     decisions::DecisionRecord,
     engine::{self, Endpoint, Forwarded, Job, Success, Worker},
-    ingress::{Admitted, Caller, LocalError, api_key},
+    ingress::{Admitted, Arrived, Caller, LocalError, api_key},
     openai::scan::scan,
 };
 
 /// An order of targets is good for about one round of telemetry.
 const VALID_FOR: prost_types::Duration = prost_types::Duration { seconds: 1, nanos: 0 };
+
+/// Reports on one decision: an app that tries every candidate twice stays below.
+const REPORTS_MAX: usize = 32;
 
 /// The service of one worker.
 pub(crate) struct Routing {
@@ -48,12 +53,15 @@ impl Routing {
         caller.may_use(model).map_err(|error| refuse::local(&error))
     }
 
-    fn job(
+    fn job<T>(
         &self,
-        metadata: &MetadataMap,
+        call: &Request<T>,
         request: &CompleteRequest,
         stream: bool,
     ) -> Result<Arc<Job>, Status> {
+        let metadata = call.metadata();
+        // The caller has waited since its head was read.
+        let waited = call.extensions().get::<Arrived>().map_or(Duration::ZERO, |arrived| arrived.0.elapsed());
         let caller = self.admit(metadata, &request.model)?;
         check_tags(request.tags.iter()).map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
         let body = chat::body(request, stream)?;
@@ -69,7 +77,7 @@ impl Routing {
             input_bytes: body.len(),
             body,
             scanned,
-            deadline: grpc_timeout(metadata),
+            deadline: grpc_timeout(metadata).map(|timeout| timeout.saturating_sub(waited)),
             forwarded: Forwarded { traceparent: header("traceparent"), tracestate: header("tracestate") },
             tags: request.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         }))
@@ -100,14 +108,14 @@ impl RoutingService for Routing {
             decision,
             attempts: Vec::new(),
             chosen: None,
+            reports: Some(Vec::new()),
         });
         let decision = convert::decision(shared, &record.lock());
         Ok(Response::new(RouteResponse { decision: Some(decision), valid_for: Some(VALID_FOR) }))
     }
 
     async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
-        let _in_flight = self.worker.shared.enter();
-        let job = self.job(request.metadata(), request.get_ref(), false)?;
+        let job = self.job(&request, request.get_ref(), false)?;
         let done = engine::run(&self.worker, &job).await;
         let whole = match done.result {
             Ok(Success::Whole(whole)) => whole,
@@ -135,7 +143,7 @@ impl RoutingService for Routing {
     ) -> Result<Response<Self::StreamCompleteStream>, Status> {
         let wanted = request.get_ref().request.as_ref();
         let wanted = wanted.ok_or_else(|| status::invalid_field("request", "is required"))?;
-        let job = self.job(request.metadata(), wanted, true)?;
+        let job = self.job(&request, wanted, true)?;
         let done = engine::run(&self.worker, &job).await;
         match done.result {
             Ok(Success::Stream(tail)) => {
@@ -158,13 +166,18 @@ impl RoutingService for Routing {
         let shared = &self.worker.shared;
         let record = find(&self.worker, &report.decision_id, tenant.as_deref())?;
         let said = reported(&report).map_err(|(field, problem)| status::invalid_field(field, problem))?;
+        let digest = Sha256::digest(report.encode_to_vec()).into();
         let deployment = {
-            let record = record.lock();
+            let mut record = record.lock();
             let name = record.snapshot.table().deployment_by_name(&report.deployment);
             let known = |index| record.decision.candidates.iter().any(|candidate| candidate.deployment == index);
-            name.filter(|index| known(*index)).ok_or_else(|| {
+            let deployment = name.filter(|index| known(*index)).ok_or_else(|| {
                 status::invalid_field("deployment", "is not one of the decision's candidates")
-            })?
+            })?;
+            if !is_new_report(&mut record, digest)? {
+                return Ok(Response::new(ReportOutcomeResponse {}));
+            }
+            deployment
         };
         engine::report(shared, &record, deployment, &said);
         Ok(Response::new(ReportOutcomeResponse {}))
@@ -189,13 +202,34 @@ impl RoutingService for Routing {
         request: Request<WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
         let headers = request.metadata().clone().into_headers();
-        Caller::authenticate(&self.worker.shared, api_key(&headers)).map_err(|error| refuse::local(&error))?;
-        let models = request.into_inner().models;
-        Ok(Response::new(Box::pin(watch::routes(Arc::clone(&self.worker.shared), models))))
+        let caller = Caller::authenticate(&self.worker.shared, api_key(&headers));
+        let caller = caller.map_err(|error| refuse::local(&error))?;
+        let models = watch::wanted(&caller, request.into_inner().models)?;
+        Ok(Response::new(Box::pin(watch::routes(Arc::clone(&self.worker.shared), caller.tenant(), models))))
     }
 }
 
 type Kept = Arc<parking_lot::Mutex<DecisionRecord>>;
+
+/// Notes a report. False: it was taken before, and its answer got lost.
+fn is_new_report(record: &mut DecisionRecord, digest: [u8; 32]) -> Result<bool, Status> {
+    let Some(reports) = &mut record.reports else {
+        return Err(status::failed_precondition(
+            "NOT_ROUTED",
+            format!("the agent made the attempts of decision {} itself; report on decisions of Route", record.id),
+            [],
+        ));
+    };
+    if reports.contains(&digest) {
+        return Ok(false);
+    }
+    if reports.len() >= REPORTS_MAX {
+        let message = format!("decision {} has {REPORTS_MAX} reports; ask Route again", record.id);
+        return Err(status::resource_exhausted("TOO_MANY_REPORTS", message, None));
+    }
+    reports.push(digest);
+    Ok(true)
+}
 
 /// A decision of the caller; those of others are not there for it.
 fn find(worker: &Worker, id: &str, tenant: Option<&str>) -> Result<Kept, Status> {

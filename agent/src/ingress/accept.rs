@@ -1,38 +1,17 @@
-//! Listens: one socket per worker on the same port, HTTP/1.1 and HTTP/2 told apart by
-//! the first bytes. On drain, connections finish what they serve and close.
+//! Listens: one socket per worker on the same port.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::{Request, Response, header::CONTENT_TYPE};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
-use tower_service::Service;
+use tokio_util::task::TaskTracker;
 
-use super::{answer::AgentBody, http_api};
-use crate::engine::Worker;
+use super::connection::{self, Site};
 
 /// Pending connections per socket; more than a burst of a whole fleet of app workers.
 const BACKLOG: i32 = 1_024;
-/// A client that takes longer to send its request head is no client.
-const HEADER_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes and number of a request's header lines.
-const HEADER_BYTES_MAX: usize = 32 * 1024;
-const HEADERS_MAX: usize = 100;
-/// Streams of one HTTP/2 connection.
-const STREAMS_MAX: u32 = 128;
-/// Bytes of an HTTP/2 header list.
-const HEADER_LIST_MAX: u32 = 16 * 1024;
 /// Pause after accept failed (too many open files): connections that end help.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
-const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// The sockets of all workers, bound to one address.
 #[derive(Debug)]
@@ -65,25 +44,19 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
-/// Serves until `draining`, then returns when all connections are done.
-pub(crate) async fn serve(
-    worker: Arc<Worker>,
-    listener: TcpListener,
-    grpc: Routes,
-    draining: CancellationToken,
-) {
+/// Serves until the agent drains, then returns when all connections are done.
+pub(crate) async fn serve(site: Arc<Site>, listener: TcpListener) {
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             biased;
             // No new connection once draining.
-            () = draining.cancelled() => break,
+            () = site.draining.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(Arc::clone(&worker), stream, grpc.clone(), draining.clone());
-                connections.spawn(connection);
+                connections.spawn(connection::serve(Arc::clone(&site), stream));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -91,79 +64,21 @@ pub(crate) async fn serve(
             }
         }
     }
-    drop(listener);
+    for stream in pending(listener) {
+        connections.spawn(connection::serve(Arc::clone(&site), stream));
+    }
     connections.close();
     connections.wait().await;
 }
 
-async fn connection(worker: Arc<Worker>, stream: TcpStream, grpc: Routes, draining: CancellationToken) {
-    // Without it each chunk of a stream could wait for an acknowledgement.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let Ok(Ok(is_http2)) = tokio::time::timeout(HEADER_WITHIN, speaks_http2(&stream)).await else { return };
-    let io = TokioIo::new(stream);
-    let service = service_fn(move |request| dispatch(Arc::clone(&worker), grpc.clone(), request));
-    let result = if is_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new());
-        builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_MAX);
-        let mut serving = pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            biased;
-            result = serving.as_mut() => result,
-            () = draining.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        }
-    } else {
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN);
-        builder.half_close(false).max_buf_size(HEADER_BYTES_MAX).max_headers(HEADERS_MAX);
-        let mut serving = pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            biased;
-            result = serving.as_mut() => result,
-            () = draining.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        }
+/// Connections that the kernel took already. Closing the listener would reset them,
+/// perhaps with a request on its way.
+fn pending(listener: TcpListener) -> Vec<TcpStream> {
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accept = || {
+        let (stream, _) = listener.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        TcpStream::from_std(stream).ok()
     };
-    if let Err(error) = result {
-        tracing::debug!(%error, "connection ended");
-    }
-}
-
-/// Looks at the first bytes without taking them.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; PREFACE.len()];
-    loop {
-        let seen = stream.peek(&mut start).await?;
-        if seen == 0 || !PREFACE.starts_with(&start[..seen]) {
-            return Ok(false);
-        }
-        if seen == PREFACE.len() {
-            return Ok(true);
-        }
-        // The rest of the preface is on its way; peeking again would spin.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-async fn dispatch(
-    worker: Arc<Worker>,
-    mut grpc: Routes,
-    request: Request<Incoming>,
-) -> Result<Response<AgentBody>, Infallible> {
-    let is_grpc = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
-        let response = grpc.call(request.map(tonic::body::Body::new)).await?;
-        return Ok(response.map(AgentBody::Grpc));
-    }
-    Ok(http_api::handle(worker, request).await)
+    (0..BACKLOG).map_while(|_| accept()).collect()
 }

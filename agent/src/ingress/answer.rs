@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body::{Body, Frame};
 use http_body_util::Full;
@@ -29,6 +29,7 @@ static ATTEMPTS: HeaderName = HeaderName::from_static("x-trunkline-attempts");
 static STRATEGY: HeaderName = HeaderName::from_static("x-trunkline-strategy");
 static REVISION: HeaderName = HeaderName::from_static("x-trunkline-revision");
 static DEPLOYMENT: HeaderName = HeaderName::from_static("x-trunkline-deployment");
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 static COST: HeaderName = HeaderName::from_static("x-trunkline-cost-usd");
 
 /// The body of an answer.
@@ -102,7 +103,15 @@ pub(crate) fn respond(job: &Job, done: Done) -> Response<AgentBody> {
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             (response, Some(headers))
         }
-        Err(Refusal::Upstream(failed)) => (upstream_response(&failed), Some(failed.headers)),
+        Err(Refusal::Upstream(failed)) => {
+            let mut response = upstream_response(&failed);
+            copy(&failed.headers, response.headers_mut(), RETRY_AFTER);
+            if trace.attempts.len() > 1 {
+                // We did.
+                response.headers_mut().insert(&SHOULD_RETRY, HeaderValue::from_static("false"));
+            }
+            (response, Some(failed.headers))
+        }
         Err(refusal) => {
             let error = LocalError::refusal(&refusal);
             (

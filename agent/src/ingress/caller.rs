@@ -51,6 +51,17 @@ impl Caller {
         self.tenant
     }
 
+    /// The caller that had this key, under the table of now. None: there is no such key
+    /// any more, or only now there are keys.
+    pub(crate) fn again(snapshot: Arc<Snapshot>, tenant: Option<&str>) -> Option<Self> {
+        let key = match tenant {
+            Some(name) => Some(snapshot.table().api_keys.iter().position(|key| *key.name == *name)?),
+            None if snapshot.needs_key() => return None,
+            None => None,
+        };
+        Some(Self { snapshot, key, tenant: tenant.map(Arc::from) })
+    }
+
     /// What `model` stands for, if it is known and allowed, in this order.
     pub(crate) fn may_use(self, model: &str) -> Result<Admitted, LocalError> {
         let goal = self.snapshot.goal(model).ok_or_else(|| LocalError::unknown_model(model))?;

@@ -75,6 +75,15 @@ impl LocalError {
         )
     }
 
+    pub(crate) fn body_too_slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "invalid_request_error",
+            "request_timeout",
+            "the request body came too slowly, or stopped before it was complete",
+        )
+    }
+
     pub(crate) fn scan(error: &ScanError) -> Self {
         match error {
             ScanError::WrongType { field, .. } => Self::invalid("invalid_type", error.to_string(), field),
