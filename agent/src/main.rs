@@ -2,7 +2,6 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,14 +17,17 @@ fn main() -> ExitCode {
     match run(flags) {
         Ok(code) => code,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("run agent: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("read --log {}", flags.log))?;
+    let filter = match EnvFilter::try_new(&flags.log) {
+        Ok(filter) => filter,
+        Err(error) => return Ok(wrong_filter(&flags.log, &error)),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -38,8 +40,17 @@ fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     runtime.block_on(serve(flags.into()))
 }
 
+/// There is no log to say it in.
+fn wrong_filter(filter: &str, error: &impl std::fmt::Display) -> ExitCode {
+    eprintln!("start agent: --log {filter:?}: {error}; right is for example info or trunkline_agent=debug");
+    ExitCode::from(2)
+}
+
 async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     let shutdown = CancellationToken::new();
+    // Before the start: a signal during it is a stop as soon as it is done.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let running = match start(options, shutdown.clone()).await {
         Ok(running) => running,
         Err(error) => {
@@ -49,12 +60,11 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     };
     announce("agent", running.listen);
     announce("agent-ops", running.ops_listen);
-    let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         biased;
         // Either asks for the same.
         _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = interrupt.recv() => {}
     }
     shutdown.cancel();
     running.wait().await;
