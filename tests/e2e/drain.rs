@@ -49,6 +49,16 @@ async fn running_stream_completes_and_is_counted() {
 }
 
 #[tokio::test]
+async fn signal_right_after_the_start_is_not_missed() {
+    for _ in 0..5 {
+        // Returns as soon as the listeners are announced; nothing listens at port 1.
+        let mut agent = Agent::following("http://127.0.0.1:1");
+        agent.process.terminate();
+        assert_eq!(agent.process.ended().await.code(), Some(0), "{}", agent.process.log());
+    }
+}
+
+#[tokio::test]
 async fn idle_agent_ends_at_once() {
     let provider = Provider::start("alpha").await;
     let mut agent = Agent::alone(&Document::even(&[&provider])).await;

@@ -1,10 +1,14 @@
 //! App keys: none are needed until one is configured; then HTTP and gRPC alike want
 //! one, and it is never passed on.
 
-use trunkline_sdk::{Client, CompleteRequestExt as _, Error, types::CompleteRequest};
+use trunkline_sdk::{
+    Client, CompleteRequestExt as _, Error, RouteRequestExt as _,
+    types::{CompleteRequest, RouteRequest},
+};
 use trunkline_tests::{
     agent::Agent,
     chat::{chat, chat_for},
+    control_plane::ControlPlane,
     document::{Document, api_keys},
     provider::Provider,
     reply::Reply,
@@ -73,6 +77,21 @@ async fn configured_keys_are_wanted_over_grpc() {
     assert_eq!(answer.decision.unwrap().tenant, "team-a");
     let pin = CompleteRequest::user("alpha/m", "hello");
     assert!(matches!(team.complete(pin).await, Err(Error::Denied(_))));
+}
+
+#[tokio::test]
+async fn configured_keys_are_wanted_by_the_control_plane_too() {
+    let provider = Provider::start("alpha").await;
+    let control_plane = ControlPlane::start();
+    let keys = api_keys(&[("team-a", KEY, &[])]);
+    control_plane.admin().await.apply(&Document::even(&[&provider]).section(&keys)).await;
+    let route = || RouteRequest::model("chat");
+    let keyless = Client::connect(control_plane.url.as_str()).await.unwrap();
+    assert!(matches!(keyless.route(route()).await, Err(Error::Denied(_))));
+    let team = Client::builder(control_plane.url.as_str()).api_key(KEY).connect().await.unwrap();
+    let decision = team.route(route()).await.unwrap().decision.unwrap();
+    assert_eq!(decision.tenant, "team-a");
+    assert!(!control_plane.process.log().contains(KEY), "a key is in the log");
 }
 
 #[tokio::test]

@@ -3,6 +3,10 @@
 
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+};
 use trunkline_simulator::live::Fault;
 use trunkline_tests::{
     agent::Agent,
@@ -51,7 +55,6 @@ async fn first_mistake_is_told() {
 
     is(&with_body(None, "not JSON".to_owned()).await, 401, "invalid_api_key");
     is(&with_body(Some("sk-wrong"), "not JSON".to_owned()).await, 401, "invalid_api_key");
-    is(&with_body(key, "x".repeat(TOO_LARGE)).await, 413, "request_too_large");
     is(&with_body(key, "not JSON".to_owned()).await, 400, "invalid_json");
     is(&with_body(key, r#"["an", "array"]"#.to_owned()).await, 400, "invalid_json");
     let deep = format!(r#"{{"x": {}{}}}"#, "[".repeat(64), "]".repeat(64));
@@ -68,6 +71,35 @@ async fn first_mistake_is_told() {
     assert_eq!(provider.requests(), 0, "what is wrong here never reaches a provider");
 
     assert_eq!(with_body(key, chat(false).to_string()).await.status, 200);
+}
+
+#[tokio::test]
+async fn body_that_is_too_large_is_refused_before_it_is_read() {
+    let provider = Provider::start("alpha").await;
+    let agent = agent_with_a_key(&provider).await;
+    let answer = async |key: &str| {
+        let address = agent.url.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: agent\r\nauthorization: Bearer {key}\r\n\
+             content-length: {TOO_LARGE}\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        let mut reader = BufReader::new(connection);
+        within("the status line", reader.read_line(&mut line)).await.unwrap();
+        line
+    };
+    assert_eq!(answer("sk-team-a").await.trim_end(), "HTTP/1.1 413 Payload Too Large");
+    assert_eq!(answer("sk-wrong").await.trim_end(), "HTTP/1.1 401 Unauthorized");
+}
+
+#[tokio::test]
+async fn caller_that_sends_all_of_a_body_that_is_too_large_still_gets_the_answer() {
+    let provider = Provider::start("alpha").await;
+    let agent = Agent::alone(&Document::even(&[&provider])).await;
+    let request = agent.request("/v1/chat/completions", &Value::Null).body("x".repeat(TOO_LARGE));
+    is(&send(request).await, 413, "request_too_large");
 }
 
 #[tokio::test]

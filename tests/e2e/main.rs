@@ -1,5 +1,7 @@
 //! What users of Trunkline live through, shown with its real processes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod breakers;
 mod client_leaves;
 mod control_plane_away;

@@ -31,8 +31,6 @@ pub async fn until<T: Debug>(
 
 /// Waits for a future, but not for ever.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
-    }
+    let outcome = timeout(PATIENCE, future).await;
+    outcome.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
 }

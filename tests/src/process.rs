@@ -73,7 +73,7 @@ impl Process {
             }
             let late = output.ended || changed.wait_until(&mut output, end).timed_out();
             if late && !output.listening.contains_key(role) {
-                let said = Vec::from_iter(output.lines.iter().cloned()).join("\n");
+                let said = joined(&output.lines);
                 panic!("{} announced no listener {role}:\n{said}", self.name);
             }
         }
@@ -115,7 +115,7 @@ impl Process {
 
     /// What it printed last.
     pub fn log(&self) -> String {
-        Vec::from_iter(self.output.0.lock().lines.iter().cloned()).join("\n")
+        joined(&self.output.0.lock().lines)
     }
 }
 
@@ -127,6 +127,10 @@ impl Drop for Process {
             println!("---- {} {} said last:\n{}", self.name, self.child.id(), self.log());
         }
     }
+}
+
+fn joined(lines: &VecDeque<String>) -> String {
+    lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
 }
 
 /// Reads lines on a thread of their own until the pipe closes.
