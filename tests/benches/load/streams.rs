@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// At the same time.
-pub(crate) const STREAMS: usize = 100;
-/// Streams of a wave start spread over the time between two chunks.
-const PHASES: usize = 10;
+pub(crate) const STREAMS: u32 = 100;
+/// Streams of a wave start that far apart: a burst of connects is another matter.
+const START_EVERY: Duration = Duration::from_millis(1);
 /// What stands before the time in a chunk.
 const STAMP: &[u8] = b"\"content\":\"";
 
@@ -50,7 +50,7 @@ pub(crate) async fn run(subject: &Subject, waves: usize) -> anyhow::Result<Strea
         for number in 0..STREAMS {
             let address = subject.stream;
             running.spawn(async move {
-                tokio::time::sleep(Duration::from_millis((number % PHASES) as u64)).await;
+                tokio::time::sleep(START_EVERY * number).await;
                 receive(address).await
             });
         }
