@@ -24,7 +24,9 @@ impl Clock {
 
     /// An instant as a timestamp.
     pub(crate) fn at(&self, instant: Instant) -> Timestamp {
-        Timestamp::from_nanos(u64::try_from(instant.saturating_duration_since(self.zero).as_nanos()).unwrap_or(u64::MAX))
+        Timestamp::from_nanos(
+            u64::try_from(instant.saturating_duration_since(self.zero).as_nanos()).unwrap_or(u64::MAX),
+        )
     }
 
     /// A timestamp as an instant, for timers.

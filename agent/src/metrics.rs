@@ -71,7 +71,11 @@ impl Metrics {
         };
         registry.register("requests", "Requests answered", metrics.requests.clone());
         registry.register("attempts", "Upstream attempts that ended", metrics.attempts.clone());
-        registry.register("ttft_seconds", "Seconds from an attempt's start to its first content", metrics.ttft.clone());
+        registry.register(
+            "ttft_seconds",
+            "Seconds from an attempt's start to its first content",
+            metrics.ttft.clone(),
+        );
         registry.register("in_flight", "Requests being served", metrics.in_flight.clone());
         registry.register("revision", "Revision of the routing table in use", metrics.revision.clone());
         *metrics.registry.lock() = registry;

@@ -46,7 +46,9 @@ impl Snapshot {
         let endpoints = table
             .providers
             .iter()
-            .map(|provider| Endpoint::parse(&provider.base_url, provider.allow_private_network).ok().map(Arc::new))
+            .map(|provider| {
+                Endpoint::parse(&provider.base_url, provider.allow_private_network).ok().map(Arc::new)
+            })
             .collect();
         let deployment_names: Vec<Arc<str>> =
             table.deployments.iter().map(|deployment| Arc::from(deployment.name.as_ref())).collect();

@@ -13,7 +13,10 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use trunkline_proto::{convert::{wire_histogram, wire_outcome}, telemetry::v1};
+use trunkline_proto::{
+    convert::{wire_histogram, wire_outcome},
+    telemetry::v1,
+};
 use trunkline_routing::{
     classify::OutcomeClass,
     histogram::Histogram,

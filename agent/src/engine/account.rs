@@ -105,7 +105,9 @@ pub(super) fn close(
     record.tokens = used;
     record.cost = cost;
     let deployment = job.snapshot.deployment_name(record.deployment);
-    shared.metrics.attempts
+    shared
+        .metrics
+        .attempts
         .get_or_create(&AttemptLabels { deployment: deployment.to_string(), outcome: class.name() })
         .inc();
     if let Some(ttft) = record.ttft {

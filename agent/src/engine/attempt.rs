@@ -204,7 +204,14 @@ async fn refused(response: Response<UpstreamBody>) -> AttemptEnd {
     let error = error_body::parse(&body);
     let hint = retry_hint(status, &|name| parts.headers.get(name)?.to_str().ok());
     let classified = classify(status, &error.fields(), hint);
-    AttemptEnd::Failed(Box::new(FailedAttempt { classified, status, headers: parts.headers, body, error, usage: None }))
+    AttemptEnd::Failed(Box::new(FailedAttempt {
+        classified,
+        status,
+        headers: parts.headers,
+        body,
+        error,
+        usage: None,
+    }))
 }
 
 /// A whole answer.

@@ -148,7 +148,10 @@ impl<'a> Flight<'a> {
     }
 
     /// Asks the decision core, with the registry locked for that long.
-    fn consult<T>(&mut self, ask: impl FnOnce(&mut Request, &mut Context<'_, rand::rngs::ThreadRng>) -> T) -> T {
+    fn consult<T>(
+        &mut self,
+        ask: impl FnOnce(&mut Request, &mut Context<'_, rand::rngs::ThreadRng>) -> T,
+    ) -> T {
         let shared = &self.worker.shared;
         let snapshot: &Snapshot = &self.job.snapshot;
         let mut registry = shared.registry.lock();
@@ -197,7 +200,14 @@ impl<'a> Flight<'a> {
                 }
                 let (tokens, source) = self.job.tokens(facts.usage, facts.output_bytes);
                 self.trace.attempts[id.0 as usize].ttft = Some(ttft);
-                self.trace.close(&self.worker.shared, self.job, id, OutcomeClass::Ok, 200, Some((tokens, source)));
+                self.trace.close(
+                    &self.worker.shared,
+                    self.job,
+                    id,
+                    OutcomeClass::Ok,
+                    200,
+                    Some((tokens, source)),
+                );
                 self.lose(&losers);
                 self.trace.chosen = Some(id);
                 Some(Success::Whole(Whole { headers, body }))
@@ -264,7 +274,9 @@ impl<'a> Flight<'a> {
                     Refusal::Upstream(Box::new(self.failures.swap_remove(at).1))
                 })
             }
-            Failure::Exhausted { retry_after, rate_limited } => Refusal::Exhausted { retry_after, rate_limited },
+            Failure::Exhausted { retry_after, rate_limited } => {
+                Refusal::Exhausted { retry_after, rate_limited }
+            }
             Failure::NoTarget { retry_after } => Refusal::NoTarget { retry_after },
             Failure::Deadline => Refusal::Deadline,
         }

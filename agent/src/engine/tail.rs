@@ -12,8 +12,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use trunkline_routing::{
     breaker::Sample,
     classify::{
-        BodyFault, BreakerCount, Classified, OutcomeClass, TransportFault, classify_body, classify_mid_stream,
-        classify_transport,
+        BodyFault, BreakerCount, Classified, OutcomeClass, TransportFault, classify_body,
+        classify_mid_stream, classify_transport,
     },
     money::Tokens,
     registry::Ticket,
@@ -71,7 +71,13 @@ enum Step {
 }
 
 impl Tail {
-    pub(super) fn new(shared: Arc<Shared>, job: Arc<Job>, opened: Opened, ticket: Ticket, id: AttemptId) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        job: Arc<Job>,
+        opened: Opened,
+        ticket: Ticket,
+        id: AttemptId,
+    ) -> Self {
         let in_flight = shared.enter();
         let total = opened.started + opened.timeouts.stream_total;
         let timer = Box::pin(sleep_until((Instant::now() + opened.timeouts.idle).min(total)));
@@ -250,7 +256,9 @@ impl Tail {
         self.over = true;
         let sample = match (class, count) {
             (OutcomeClass::Ok, _) => Sample::Ended,
-            (_, BreakerCount::Failure | BreakerCount::RatioOnly | BreakerCount::Poisonable) => Sample::BrokeOff,
+            (_, BreakerCount::Failure | BreakerCount::RatioOnly | BreakerCount::Poisonable) => {
+                Sample::BrokeOff
+            }
             (_, BreakerCount::Neutral | BreakerCount::Success) => Sample::Neutral,
         };
         let opened = {

@@ -12,7 +12,8 @@ use trunkline_proto::{
     routing::v1::{
         CompleteRequest, CompleteResponse, ExplainDecisionRequest, ExplainDecisionResponse,
         ReportOutcomeRequest, ReportOutcomeResponse, RouteRequest, RouteResponse, StreamCompleteRequest,
-        StreamCompleteResponse, WatchRoutesRequest, WatchRoutesResponse, routing_service_server::RoutingService,
+        StreamCompleteResponse, WatchRoutesRequest, WatchRoutesResponse,
+        routing_service_server::RoutingService,
     },
     status,
 };
@@ -48,22 +49,21 @@ impl Routing {
         let caller = Caller::authenticate(&self.worker.shared, api_key(&headers));
         let caller = caller.map_err(|error| refuse::local(&error))?;
         if model.is_empty() {
-            return Err(status::invalid_field("model", "is required: a virtual model, or provider/deployment"));
+            return Err(status::invalid_field(
+                "model",
+                "is required: a virtual model, or provider/deployment",
+            ));
         }
         caller.may_use(model).map_err(|error| refuse::local(&error))
     }
 
-    fn job<T>(
-        &self,
-        call: &Request<T>,
-        request: &CompleteRequest,
-        stream: bool,
-    ) -> Result<Arc<Job>, Status> {
+    fn job<T>(&self, call: &Request<T>, request: &CompleteRequest, stream: bool) -> Result<Arc<Job>, Status> {
         let metadata = call.metadata();
         // The caller has waited since its head was read.
         let waited = call.extensions().get::<Arrived>().map_or(Duration::ZERO, |arrived| arrived.0.elapsed());
         let caller = self.admit(metadata, &request.model)?;
-        check_tags(request.tags.iter()).map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
+        check_tags(request.tags.iter())
+            .map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
         let body = chat::body(request, stream)?;
         let body = Bytes::from(body.to_string());
         let scanned = scan(&body).map_err(|error| refuse::local(&LocalError::scan(&error)))?;
@@ -96,7 +96,14 @@ impl RoutingService for Routing {
         let at = shared.clock.now();
         let decision = {
             let mut registry = shared.registry.lock();
-            decide::take(&mut registry, snapshot.table(), &snapshot.binding, snapshot.route(caller.goal), &profile, at)
+            decide::take(
+                &mut registry,
+                snapshot.table(),
+                &snapshot.binding,
+                snapshot.route(caller.goal),
+                &profile,
+                at,
+            )
         };
         let record = shared.decisions.keep(DecisionRecord {
             id: shared.next_decision_id(),
@@ -114,7 +121,10 @@ impl RoutingService for Routing {
         Ok(Response::new(RouteResponse { decision: Some(decision), valid_for: Some(VALID_FOR) }))
     }
 
-    async fn complete(&self, request: Request<CompleteRequest>) -> Result<Response<CompleteResponse>, Status> {
+    async fn complete(
+        &self,
+        request: Request<CompleteRequest>,
+    ) -> Result<Response<CompleteResponse>, Status> {
         let job = self.job(&request, request.get_ref(), false)?;
         let done = engine::run(&self.worker, &job).await;
         let whole = match done.result {
@@ -126,7 +136,8 @@ impl RoutingService for Routing {
             chat::whole(&whole.body).map_err(|chat::Unreadable| refuse::unreadable(&done.trace.id))?;
         let used = done.trace.winner().and_then(|attempt| attempt.tokens);
         let shared = &self.worker.shared;
-        let decision = shared.decisions.get(&done.trace.id).map(|record| convert::decision(shared, &record.lock()));
+        let decision =
+            shared.decisions.get(&done.trace.id).map(|record| convert::decision(shared, &record.lock()));
         Ok(Response::new(CompleteResponse {
             message: Some(message),
             finish_reason,
@@ -170,7 +181,8 @@ impl RoutingService for Routing {
         let deployment = {
             let mut record = record.lock();
             let name = record.snapshot.table().deployment_by_name(&report.deployment);
-            let known = |index| record.decision.candidates.iter().any(|candidate| candidate.deployment == index);
+            let known =
+                |index| record.decision.candidates.iter().any(|candidate| candidate.deployment == index);
             let deployment = name.filter(|index| known(*index)).ok_or_else(|| {
                 status::invalid_field("deployment", "is not one of the decision's candidates")
             })?;
@@ -216,7 +228,10 @@ fn is_new_report(record: &mut DecisionRecord, digest: [u8; 32]) -> Result<bool, 
     let Some(reports) = &mut record.reports else {
         return Err(status::failed_precondition(
             "NOT_ROUTED",
-            format!("the agent made the attempts of decision {} itself; report on decisions of Route", record.id),
+            format!(
+                "the agent made the attempts of decision {} itself; report on decisions of Route",
+                record.id
+            ),
             [],
         ));
     };

@@ -43,9 +43,6 @@ const HEADERS_MAX: usize = 100;
 const STREAMS_MAX: u32 = 128;
 /// Bytes of an HTTP/2 header list.
 const HEADER_LIST_MAX: u32 = 16 * 1024;
-/// HTTP/2 clients that are gone are found by pings: they would hold streams and the drain.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -102,7 +99,10 @@ async fn http2(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
     let site_of_request = Arc::clone(site);
     let service = service_fn(move |request| dispatch(Arc::clone(&site_of_request), None, request));
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PONG_WITHIN);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(site.limits.ping)
+        .keep_alive_timeout(site.limits.pong);
     builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_MAX);
     let serving = pin!(builder.serve_connection(io, service));
     until_drained(site, serving, http2::Connection::graceful_shutdown).await

@@ -14,6 +14,10 @@ pub(crate) struct Limits {
     pub(crate) body: Duration,
     /// Without a byte of an answer being taken.
     pub(crate) write: Duration,
+    /// Until a silent HTTP/2 client is pinged: one that is gone would hold its streams.
+    pub(crate) ping: Duration,
+    /// For its answer to that.
+    pub(crate) pong: Duration,
     /// For the first bytes of a connection, once the agent drains.
     pub(crate) first_bytes_draining: Duration,
 }
@@ -25,6 +29,8 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
             body: Duration::from_secs(10),
             write: Duration::from_secs(30),
+            ping: Duration::from_secs(30),
+            pong: Duration::from_secs(20),
             first_bytes_draining: Duration::from_secs(1),
         }
     }

@@ -40,7 +40,10 @@ pub fn route_profile(request: &RouteRequest) -> Result<Profile, (String, String)
     let max_cost = match request.max_cost_usd.as_str() {
         "" => None,
         text => Some(usd(text).ok_or_else(|| {
-            ("max_cost_usd".to_owned(), format!("{text:?} is not US dollars such as \"0.02\", at most 9 places"))
+            (
+                "max_cost_usd".to_owned(),
+                format!("{text:?} is not US dollars such as \"0.02\", at most 9 places"),
+            )
         })?),
     };
     check_tags(request.tags.iter())?;
@@ -58,7 +61,9 @@ pub fn route_profile(request: &RouteRequest) -> Result<Profile, (String, String)
 ///
 /// # Errors
 /// The field and what is wrong with it.
-pub fn check_tags<'a>(tags: impl ExactSizeIterator<Item = (&'a String, &'a String)>) -> Result<(), (String, String)> {
+pub fn check_tags<'a>(
+    tags: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
+) -> Result<(), (String, String)> {
     if tags.len() > TAGS_MAX {
         return Err(("tags".into(), format!("at most {TAGS_MAX}, got {}", tags.len())));
     }
@@ -129,8 +134,12 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
             let cost = cost.map_or("unknown".to_owned(), |cost| format!("{} nano-dollars", cost.0));
             (ExclusionReason::Cost, format!("its expected cost is {cost}"))
         }
-        Reason::Blocked(Block::Forced) => (ExclusionReason::ForcedOpen, "an operator opened its breaker".into()),
-        Reason::Blocked(Block::Quarantine(reason, _)) => (ExclusionReason::Quarantine, reason.describe().into()),
+        Reason::Blocked(Block::Forced) => {
+            (ExclusionReason::ForcedOpen, "an operator opened its breaker".into())
+        }
+        Reason::Blocked(Block::Quarantine(reason, _)) => {
+            (ExclusionReason::Quarantine, reason.describe().into())
+        }
         Reason::Blocked(Block::Gate(_)) => (ExclusionReason::RateGate, "it asked for fewer requests".into()),
         Reason::Blocked(Block::Breaker(_)) => {
             (ExclusionReason::BreakerOpen, "its breaker is open, or a probe is on its way".into())
@@ -164,9 +173,11 @@ pub fn route_state(
         let found = decision.candidates.iter().find(|one| one.deployment == deployment && one.tier == tier);
         found.map_or(0.0, |candidate| candidate.probability)
     };
-    let targets = model.tiers.iter().enumerate().flat_map(|(tier, places)| {
-        places.targets.iter().map(move |target| (tier, target.deployment))
-    });
+    let targets = model
+        .tiers
+        .iter()
+        .enumerate()
+        .flat_map(|(tier, places)| places.targets.iter().map(move |target| (tier, target.deployment)));
     let targets = targets.map(|(tier, deployment)| TargetState {
         deployment: table.deployment(deployment).name.to_string(),
         tier: tier as u32,

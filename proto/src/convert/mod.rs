@@ -17,7 +17,7 @@ pub use canonical::{canonical, etag_of_provider, etag_of_virtual_model};
 pub use decision::{
     breaker_state, candidates, check_tags, exclusions, route_profile, route_state, usd, wire_strategy,
 };
-pub use outcome::{Reported, outcome, reported, wire_outcome};
 pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};
+pub use outcome::{Reported, outcome, reported, wire_outcome};
 pub use table::routing_table;

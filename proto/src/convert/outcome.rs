@@ -60,7 +60,8 @@ fn reported_class(report: &ReportOutcomeRequest) -> Result<OutcomeClass, (&'stat
         return Ok(class);
     }
     let status = u16::try_from(report.status).ok().filter(|status| (100..600).contains(status));
-    let status = status.ok_or(("outcome", "give an outcome, or a status from 100 to 599 to be classified"))?;
+    let status =
+        status.ok_or(("outcome", "give an outcome, or a status from 100 to 599 to be classified"))?;
     Ok(classify(status, &ErrorFields::default(), None).class)
 }
 

@@ -132,12 +132,24 @@ async fn key_that_comes_twice_is_refused() {
 #[tokio::test]
 async fn provider_error_after_other_attempts_is_final_and_keeps_its_wait() {
     let down = Provider::start(Play::Status("503 No")).await;
-    let full = Provider::start(Play::Status("429 Full\r\nretry-after: 7")).await;
-    let alone = Agent::start(&document(&[&full], ""), Limits::default()).await;
-    let answer = alone.ask(&post("/v1/chat/completions", "", &CHAT.replace("chat", "p0/m"))).await;
-    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("retry-after: 7\r\n"), "{answer}");
-    let refuses = Provider::start(Play::Status("400 Bad")).await;
+    let refuses = Provider::start(Play::Status("400 Bad\r\nretry-after: 7")).await;
     let agent = Agent::start(&document(&[&down, &refuses], ""), Limits::default()).await;
     let answer = agent.ask(&post("/v1/chat/completions", "", CHAT)).await;
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("x-should-retry: false\r\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("retry-after: 7\r\n"), "{answer}");
+    assert!(answer.contains("x-should-retry: false\r\n"), "{answer}");
+    // The first attempt's answer is as the provider meant it.
+    let answer = agent.ask(&post("/v1/chat/completions", "", &CHAT.replace("chat", "p1/m"))).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && !answer.contains("x-should-retry"), "{answer}");
+}
+
+#[tokio::test]
+async fn http2_client_that_answers_no_ping_is_gone() {
+    let provider = Provider::start(Play::Answer).await;
+    let limits =
+        Limits { ping: Duration::from_millis(100), pong: Duration::from_millis(100), ..Limits::default() };
+    let agent = Agent::start(&document(&[&provider], ""), limits).await;
+    let mut stream = agent.connect().await;
+    // Empty settings follow the preface.
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    closed(&mut stream).await;
 }
