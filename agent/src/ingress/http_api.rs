@@ -1,6 +1,9 @@
 //! The OpenAI-compatible HTTP API.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{
@@ -28,6 +31,9 @@ use crate::{
 
 /// Largest request body. Long contexts with images are a few megabytes.
 const BODY_MAX: usize = 16 * 1024 * 1024;
+/// Of a refused body so much is read and thrown away, for so long at most.
+const DISCARD_MAX: usize = 4 * BODY_MAX;
+const DISCARD_WITHIN: Duration = Duration::from_secs(5);
 
 /// What there is, by path.
 #[derive(Clone, Copy)]
@@ -121,11 +127,16 @@ async fn complete(
     worker: &Arc<Worker>,
     endpoint: Endpoint,
     headers: &HeaderMap,
-    body: Paced<Incoming>,
+    mut incoming: Paced<Incoming>,
 ) -> Result<Response<AgentBody>, LocalError> {
     let arrived = Instant::now();
-    let caller = Caller::authenticate(&worker.shared, knobs::api_key(headers))?;
-    let body = collect(headers, body).await?;
+    let (caller, body) = match receive(worker, headers, &mut incoming).await {
+        Ok(received) => received,
+        Err(error) => {
+            tokio::spawn(discard(incoming));
+            return Err(error);
+        }
+    };
     let scanned = scan(&body).map_err(|error| LocalError::scan(&error))?;
     let model = scanned.model.as_ref().map(|model| model.name.as_str()).filter(|name| !name.is_empty());
     let model = model.ok_or_else(|| LocalError::missing("model"))?;
@@ -156,7 +167,33 @@ async fn complete(
     Ok(respond(&job, done))
 }
 
-async fn collect(headers: &HeaderMap, mut body: Paced<Incoming>) -> Result<Bytes, LocalError> {
+/// Who calls, and the whole body: nobody's body is read before the key is known.
+async fn receive(
+    worker: &Worker,
+    headers: &HeaderMap,
+    incoming: &mut Paced<Incoming>,
+) -> Result<(Caller, Bytes), LocalError> {
+    let caller = Caller::authenticate(&worker.shared, knobs::api_key(headers))?;
+    let body = collect(headers, incoming).await?;
+    Ok((caller, body))
+}
+
+/// Reads on beside the refusal: a client that still writes when the connection closes
+/// would never see why.
+async fn discard(mut body: Paced<Incoming>) {
+    let rest = async {
+        let mut discarded = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            discarded += frame.data_ref().map_or(0, Bytes::len);
+            if discarded > DISCARD_MAX {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(DISCARD_WITHIN, rest).await.ok();
+}
+
+async fn collect(headers: &HeaderMap, body: &mut Paced<Incoming>) -> Result<Bytes, LocalError> {
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > BODY_MAX) {
