@@ -1,6 +1,9 @@
 //! The `trunkline-control-plane` command: flags, log, signals, exit codes.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -20,9 +23,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log may be filtered; why it ends must be seen in any case.
-            drop(writeln!(std::io::stderr(), "error: {error:#}"));
-            let refused =
-                error.downcast_ref().is_some_and(|error| matches!(error, StartError::Config { .. }));
+            // Our errors name their cause themselves; the outermost says it all.
+            let said = error.downcast_ref::<StartError>().map_or(format!("{error:#}"), ToString::to_string);
+            drop(writeln!(std::io::stderr(), "error: {said}"));
+            let refused = error.downcast_ref().is_some_and(|error| {
+                matches!(error, StartError::Config { .. } | StartError::Insecure { .. })
+            });
             if refused { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
@@ -30,7 +36,10 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&flags.log).with_context(|| format!("--log {:?}", flags.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match flags.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

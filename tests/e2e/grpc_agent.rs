@@ -120,7 +120,7 @@ async fn deadline_of_the_call_is_kept() {
     alpha.fail(Fault::Silent);
     beta.fail(Fault::Silent);
     let sdk = sdk.with_deadline(std::time::Duration::from_millis(400));
-    let outcome = within("the deadline", sdk.complete(request())).await;
+    let outcome = within("the deadline", Box::pin(sdk.complete(request()))).await;
     assert!(matches!(outcome, Err(Error::DeadlineExceeded { .. })), "{outcome:?}");
 }
 

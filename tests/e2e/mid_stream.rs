@@ -51,7 +51,7 @@ impl Broken {
         assert_eq!(self.other.requests(), 0, "nobody may continue another's sentence");
         let sdk = self.agent.sdk().await;
         let decision = sdk.explain_decision(reply.header("x-trunkline-decision")).await.unwrap();
-        let outcomes: Vec<_> = decision.attempts.iter().map(|attempt| attempt.outcome()).collect();
+        let outcomes: Vec<_> = decision.attempts.iter().map(trunkline_sdk::types::Attempt::outcome).collect();
         assert_eq!(outcomes, [OutcomeClass::MidStream], "{decision:?}");
     }
 }

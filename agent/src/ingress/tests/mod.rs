@@ -26,6 +26,7 @@ mod drain;
 mod grpc;
 mod http;
 mod start;
+mod stream;
 
 /// No test waits longer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -45,6 +46,10 @@ enum Play {
     Silence,
     /// Events without end.
     Flood,
+    /// These events, then the connection stays as it is.
+    Events(&'static str),
+    /// The head of a whole answer, and the body after so long.
+    LateBody(Duration),
 }
 
 struct Provider {
@@ -92,6 +97,20 @@ async fn serve(mut stream: TcpStream, play: Play, tell: &watch::Sender<(usize, u
                 return;
             }
             Play::Flood => flood(&mut stream).await,
+            Play::Events(events) => {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+                stream.write_all(format!("{head}{events}").as_bytes()).await.ok();
+                // Ends when the agent hangs up.
+                stream.read_u8().await.ok();
+                return;
+            }
+            Play::LateBody(late) => {
+                let length = ANSWER.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all(head.as_bytes()).await.ok();
+                sleep(late).await;
+                stream.write_all(ANSWER.as_bytes()).await
+            }
         };
         if sent.is_err() {
             return;
