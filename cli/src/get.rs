@@ -74,7 +74,7 @@ pub(crate) async fn all_agents(control_plane: &ControlPlane) -> Result<ListAgent
 
 fn wire_duration(duration: std::time::Duration) -> Result<prost_types::Duration, Failure> {
     prost_types::Duration::try_from(duration)
-        .map_err(|_| Failure::wrong_input(format!("--window {duration:?}: at most 1h")))
+        .map_err(|_| Failure::wrong_input(format!("--window {duration:?}: at most 31 days")))
 }
 
 fn stats_table(stats: &GetStatsResponse) -> String {
