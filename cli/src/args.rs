@@ -192,7 +192,7 @@ pub(crate) struct GetArgs {
 pub(crate) enum Listing {
     /// Attempts, errors, tokens, costs and times of each deployment.
     Stats {
-        /// Only the last so much time, up to 1h, in steps of 10 s: `10m`. Default: all.
+        /// Only the last so much time, up to 31 days: `10m`, `24h`. Default: all.
         #[arg(long, value_parser = duration, value_name = "DURATION")]
         window: Option<Duration>,
         /// Only requests of this virtual model.
