@@ -1,7 +1,11 @@
 //! The agent as a process of its own.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -58,8 +62,8 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(if error.is_input() { ExitCode::from(2) } else { ExitCode::FAILURE });
         }
     };
-    announce("agent", running.listen);
-    announce("agent-ops", running.ops_listen);
+    announce("agent", running.listen)?;
+    announce("agent-ops", running.ops_listen)?;
     tokio::select! {
         biased;
         // Either asks for the same.
@@ -71,7 +75,10 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "the bound address is what others read from stdout")]
-fn announce(role: &str, address: std::net::SocketAddr) {
-    println!("listening {role} http://{address}");
+/// Programs that start this one read these lines.
+fn announce(role: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
+    tracing::info!(role, %address, "listening");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening {role} http://{address}").context("announce a listener")?;
+    out.flush().context("announce a listener")
 }

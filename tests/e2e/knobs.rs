@@ -42,6 +42,20 @@ async fn response_headers_tell_the_decision_and_the_exact_cost() {
 }
 
 #[tokio::test]
+async fn trace_context_is_sent_on_and_other_headers_are_not() {
+    let provider = Provider::start("alpha").await;
+    let agent = Agent::alone(&Document::even(&[&provider])).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let request = agent.request("/v1/chat/completions", &chat(false));
+    let request = request.header("traceparent", parent).header("tracestate", "a=b").header("cookie", "c=d");
+    assert_eq!(Reply::read(request.send().await.unwrap()).await.status, 200);
+    let seen = provider.last_seen();
+    assert_eq!(seen.header("traceparent"), Some(parent));
+    assert_eq!(seen.header("tracestate"), Some("a=b"));
+    assert_eq!(seen.header("cookie"), None);
+}
+
+#[tokio::test]
 async fn usage_is_asked_for_and_hidden_unless_the_caller_asked_too() {
     let provider = Provider::start("alpha").await;
     let agent = Agent::alone(&Document::even(&[&provider])).await;
