@@ -323,7 +323,8 @@ impl Agent {
         }
         self.stop_telemetry.cancel();
         self.background.close();
-        // Telemetry ends by itself within seconds; then the streams may go.
+        // Telemetry has a token of its own and still flushes, for seconds at most; all
+        // else may go at once.
         self.stop.cancel();
         self.background.wait().await;
         tracing::info!("stopped");

@@ -26,7 +26,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    pub(super) fn new(shared: &Shared, _job: &Job, decision: Decision, at: Timestamp) -> Self {
+    pub(super) fn new(shared: &Shared, decision: Decision, at: Timestamp) -> Self {
         Self { id: shared.next_decision_id(), at, decision, attempts: Vec::new(), chosen: None }
     }
 

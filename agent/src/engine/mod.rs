@@ -143,7 +143,7 @@ impl<'a> Flight<'a> {
         let request = Request::new(job.profile, job.deadline, &mut context)
             .of_tenant(Tenant::of(job.tenant.as_deref()));
         drop(registry);
-        let trace = Trace::new(shared, job, decision, now);
+        let trace = Trace::new(shared, decision, now);
         Self { worker, job, request, trace, failures: Vec::new(), over: false }
     }
 

@@ -6,7 +6,7 @@ use trunkline_proto::{
     convert::{breaker_state, candidates, exclusions, wire_outcome, wire_strategy},
     types::v1::{Attempt, CostSource, Decision, Usage, Version},
 };
-use trunkline_routing::{money::Tokens, time::Timestamp};
+use trunkline_routing::money::Tokens;
 
 use crate::{
     control::UsageSource,
@@ -48,7 +48,7 @@ fn attempt(record: &DecisionRecord, attempt: &AttemptRecord) -> Attempt {
         duration: attempt.duration.and_then(wire_duration),
         usage: attempt.tokens.map(|(tokens, source)| usage(tokens, source)),
         cost_nano_usd: attempt.cost.map(|cost| cost.0),
-        started_after: wire_duration(since(attempt.started, record.at)),
+        started_after: wire_duration(attempt.started.since(record.at)),
     }
 }
 
@@ -64,10 +64,6 @@ pub(super) fn usage(tokens: Tokens, source: UsageSource) -> Usage {
         output_tokens: tokens.output,
         source: source.into(),
     }
-}
-
-fn since(later: Timestamp, earlier: Timestamp) -> Duration {
-    later.since(earlier)
 }
 
 /// None past what the wire can say: 10,000 years.
