@@ -13,10 +13,18 @@ const FILES: &[&str] = &[
     "trunkline/types/v1/api_key.proto",
     "trunkline/types/v1/breaker.proto",
     "trunkline/types/v1/decision.proto",
+    "trunkline/types/v1/fault.proto",
     "trunkline/routing/v1/routing.proto",
     "trunkline/agent/v1/agent.proto",
     "trunkline/telemetry/v1/telemetry.proto",
     "trunkline/admin/v1/config.proto",
+    "trunkline/admin/v1/agent.proto",
+    "trunkline/admin/v1/change.proto",
+    "trunkline/admin/v1/stats.proto",
+    "trunkline/admin/v1/history.proto",
+    "trunkline/admin/v1/watch.proto",
+    "trunkline/admin/v1/drill.proto",
+    "trunkline/admin/v1/state.proto",
     "trunkline/admin/v1/admin.proto",
 ];
 

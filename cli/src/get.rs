@@ -27,7 +27,7 @@ pub(crate) async fn run(args: GetArgs) -> Result<(), Failure> {
     let text = match args.what {
         Listing::Stats { window, virtual_model } => {
             let window = window.map(wire_duration).transpose()?;
-            let request = GetStatsRequest { window, virtual_model };
+            let request = GetStatsRequest { window, virtual_model, ..GetStatsRequest::default() };
             let stats =
                 control_plane.call(request, async |admin, request| admin.get_stats(request).await).await?;
             match args.output {

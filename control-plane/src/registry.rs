@@ -230,6 +230,7 @@ fn describe(hello: Hello, now: SystemTime) -> admin::Agent {
         connect_time: Some(now.into()),
         last_seen_time: Some(now.into()),
         in_flight: 0,
+        ..admin::Agent::default()
     }
 }
 

@@ -8,13 +8,17 @@ use crate::{read, root, rust_files};
 
 /// What each crate may use of the workspace at run time. Those that are not here stand
 /// on top and may use all.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("trunkline-routing", &[]),
     ("trunkline-proto", &["trunkline-routing"]),
-    ("trunkline-agent", &["trunkline-proto", "trunkline-routing"]),
-    ("trunkline-sdk", &["trunkline-proto", "trunkline-routing"]),
+    ("trunkline-transport", &[]),
+    ("trunkline-agent", &["trunkline-proto", "trunkline-routing", "trunkline-transport"]),
+    ("trunkline-sdk", &["trunkline-proto", "trunkline-routing", "trunkline-transport"]),
     ("trunkline-simulator", &["trunkline-routing"]),
-    ("trunkline-control-plane", &["trunkline-proto", "trunkline-routing", "trunkline-simulator"]),
+    (
+        "trunkline-control-plane",
+        &["trunkline-proto", "trunkline-routing", "trunkline-simulator", "trunkline-transport"],
+    ),
 ];
 
 /// All that the decision core may use: none of it does I/O or knows the time.

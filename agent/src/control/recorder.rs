@@ -223,6 +223,7 @@ impl Counts {
             ttft: recorded(&self.ttft),
             duration: recorded(&self.duration),
             breaker_openings: self.breaker_openings,
+            faulted: 0,
         }
     }
 }

@@ -192,6 +192,8 @@ impl<'a> Stream<'a> {
                 self.context.verdicts.send_replace(Arc::new(verdicts));
             }
             Some(sync_response::Message::HeartbeatAck(ack)) => self.heartbeat_ack(&ack)?,
+            // The stream ends by itself when the control plane stops.
+            Some(sync_response::Message::Drain(_)) => {}
             // Of a newer control plane.
             None => {}
         }
@@ -273,6 +275,7 @@ impl<'a> Stream<'a> {
             advertise: identity.advertise.clone(),
             applied: self.applied(),
             missing_credentials: self.missing_credentials(),
+            ..Hello::default()
         }
     }
 
@@ -283,6 +286,7 @@ impl<'a> Stream<'a> {
             applied: self.applied(),
             in_flight: self.context.in_flight.load(Ordering::Relaxed),
             missing_credentials: self.missing_credentials(),
+            ..Heartbeat::default()
         }
     }
 

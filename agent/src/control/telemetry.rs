@@ -125,6 +125,7 @@ impl Reporter {
             covered: Some(duration_to_wire(covered)),
             applied: self.context.tables.applied().as_ref().map(wire_version),
             targets,
+            ..StreamReportsRequest::default()
         });
     }
 

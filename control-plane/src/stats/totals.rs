@@ -124,6 +124,7 @@ impl Totals {
             ttft: Some(convert::wire_histogram(&self.ttft)),
             duration: Some(convert::wire_histogram(&self.duration)),
             breaker_openings: self.breaker_openings,
+            faulted: 0,
         }
     }
 }

@@ -36,7 +36,7 @@ pub fn snapshot(config: &Config) -> Vec<Resource> {
     let models = config.virtual_models.into_iter().map(resource::Resource::VirtualModel);
     let keys = config.api_keys.into_iter().map(resource::Resource::ApiKey);
     let all = providers.chain(models).chain(keys);
-    all.map(|one| Resource { resource: Some(one) }).collect()
+    all.map(|one| Resource { resource: Some(one), ..Resource::default() }).collect()
 }
 
 /// What leads from `old` to `new`: resources to put in place, names to remove.

@@ -63,6 +63,7 @@ fn row(deployment: String, totals: &Totals) -> StatsRow {
         unpriced_attempts: totals.unpriced,
         ttft: percentiles(&totals.ttft),
         duration: percentiles(&totals.duration),
+        faulted_attempts: 0,
     }
 }
 

@@ -43,6 +43,7 @@ impl Outcome {
             usage: request.usage,
             cost_nano_usd: cost,
             started_after: None,
+            fault: String::new(),
         };
         let key = Key { deployment: request.deployment.clone(), model: decision.model.clone() };
         Ok(Self { classified: said.classified, attempt, key })
