@@ -39,7 +39,9 @@ pub fn check(
 ) -> Result<(), Exposed> {
     let missing = match protection {
         _ if address.ip().is_loopback() => return Ok(()),
-        Protection { insecure: true, .. } | Protection { tls: true, authenticated: true, .. } => return Ok(()),
+        Protection { insecure: true, .. } | Protection { tls: true, authenticated: true, .. } => {
+            return Ok(());
+        }
         Protection { tls: false, authenticated: false, .. } => "TLS and authentication",
         Protection { tls: false, .. } => "TLS",
         Protection { authenticated: false, .. } => "authentication",

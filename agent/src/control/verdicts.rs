@@ -88,6 +88,7 @@ mod tests {
                 verdict("p/always", BreakerState::ForcedClosed, None),
                 verdict("p/odd", BreakerState::Ramping, None),
             ],
+            ..Publication::default()
         };
         let verdicts = Verdicts::from_wire(publication, now);
         let later = now + Duration::from_secs(10);

@@ -59,7 +59,7 @@ fn report(seq: u64) -> StreamReportsRequest {
 
 async fn row(plane: &mut Plane, window: Option<i64>) -> StatsRow {
     let window = window.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
-    let request = GetStatsRequest { window, virtual_model: "chat".into() };
+    let request = GetStatsRequest { window, virtual_model: "chat".into(), end_time: None };
     let rows = plane.admin.get_stats(request).await.unwrap().into_inner().rows;
     rows.into_iter().find(|row| row.deployment == "one/small").unwrap()
 }

@@ -138,7 +138,7 @@ async fn verdicts_outlive_the_stream_and_protections_start_each() {
             state: BreakerState::ForcedOpen as i32,
             ..BreakerVerdict::default()
         };
-        let publication = Publication { seq: 1, verdicts: vec![verdict] };
+        let publication = Publication { seq: 1, verdicts: vec![verdict], ..Publication::default() };
         stream.send(sync_response::Message::Publication(publication)).await;
         timeout(LIMIT, verdicts.changed()).await.unwrap().unwrap();
     }

@@ -147,7 +147,12 @@ impl Session {
         let now = SystemTime::now();
         let set = Arc::clone(&self.verdicts.borrow_and_update());
         let verdicts = set.iter().filter_map(|verdict| breaker_verdict(verdict, now)).collect();
-        self.send(sync_response::Message::Publication(Publication { seq: self.publications, verdicts, ..Publication::default() })).await
+        self.send(sync_response::Message::Publication(Publication {
+            seq: self.publications,
+            verdicts,
+            ..Publication::default()
+        }))
+        .await
     }
 
     /// Sends the newest state if it is due; else says when to look again.
