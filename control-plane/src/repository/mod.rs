@@ -176,7 +176,16 @@ impl Repository {
     /// # Errors
     /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
     pub async fn put_blobs(&self, blobs: Vec<Blob>) -> Result<(), CommitError> {
-        self.ask(move |writer| writer.put_blobs(blobs)).await?
+        self.write_blobs(blobs, Vec::new()).await
+    }
+
+    /// As [`Self::put_blobs`], and removes the blobs of the keys in `deletes`, if there:
+    /// all of it or nothing. A key is in one of the two at most.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
+    pub async fn write_blobs(&self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
+        self.ask(move |writer| writer.write_blobs(puts, deletes)).await?
     }
 
     /// The blobs whose key starts with `prefix`, by key.
@@ -186,6 +195,19 @@ impl Repository {
     pub async fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<Blob>, CommitError> {
         let prefix = prefix.to_vec();
         self.ask(move |writer| writer.scan_blobs(&prefix)).await?
+    }
+
+    /// The blobs under each of `prefixes`, in the order of these. Writes wait meanwhile,
+    /// so the caller bounds how many there are.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn scan_blobs_of(&self, prefixes: Vec<Vec<u8>>) -> Result<Vec<Blob>, CommitError> {
+        let scan = move |writer: &mut Writer| {
+            let found = prefixes.iter().map(|prefix| writer.scan_blobs(prefix));
+            found.collect::<Result<Vec<_>, _>>().map(|found| found.into_iter().flatten().collect())
+        };
+        self.ask(scan).await?
     }
 
     /// Whether writes are taken, and what is missing.

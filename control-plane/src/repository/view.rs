@@ -98,12 +98,11 @@ impl View {
         Ok(changes.len())
     }
 
-    pub(super) fn put_blobs(&self, blobs: Vec<Blob>) -> Result<(), StoreError> {
-        let puts = blobs
-            .into_iter()
-            .map(|(key, value)| Change::Put { key: [BLOB, &key].concat(), value })
-            .collect::<Vec<_>>();
-        self.store.commit(&[Guard::Term(self.term)], &puts)?;
+    pub(super) fn write_blobs(&self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        let deletes = deletes.into_iter().map(|key| Change::Delete { key: [BLOB, &key].concat() });
+        let puts = puts.into_iter().map(|(key, value)| Change::Put { key: [BLOB, &key].concat(), value });
+        let changes: Vec<_> = deletes.chain(puts).collect();
+        self.store.commit(&[Guard::Term(self.term)], &changes)?;
         Ok(())
     }
 

@@ -184,9 +184,9 @@ impl Writer {
         self.folded.verdicts.next_expiry_unix_ms()
     }
 
-    pub(super) fn put_blobs(&mut self, blobs: Vec<Blob>) -> Result<(), CommitError> {
+    pub(super) fn write_blobs(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
         self.check_writable()?;
-        self.view.put_blobs(blobs).map_err(|cause| {
+        self.view.write_blobs(puts, deletes).map_err(|cause| {
             self.view_failed(&cause);
             CommitError::from(cause)
         })
