@@ -65,6 +65,8 @@ impl Folded {
             config: self.config.clone(),
             verdicts: self.verdicts.changes().cloned().collect(),
             requests: self.requests.iter().cloned().collect(),
+            faults: Vec::new(),
+            drains: Vec::new(),
         }
     }
 

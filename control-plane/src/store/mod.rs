@@ -9,6 +9,7 @@ pub(crate) mod ballast;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod directory;
+pub(crate) mod failpoints;
 pub(crate) mod journal;
 pub mod memory;
 pub mod sled;

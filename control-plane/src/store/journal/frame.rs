@@ -4,13 +4,14 @@
 //! u32 length | u32 crc32c(payload) | u32 crc32c(the 8 bytes before) | payload | 0xE5
 //! ```
 //!
-//! A frame is written only when the one before is on disk, so only the last one can be
-//! incomplete. The length has a checksum of its own: a flipped bit in it must not make
+//! Frames are written at the end, one batch by one call, and only when the batch before
+//! is on disk. So what an interrupted write leaves is a beginning of the last batch:
+//! whole frames, then at most one that is incomplete. The length has a checksum of its own: a flipped bit in it must not make
 //! the rest of the file look like an incomplete frame. The end mark tells a last frame
 //! whose bytes never arrived (file systems leave zeros) from one that was damaged later.
 
 /// Length and checksums.
-const HEAD_BYTES: usize = 12;
+pub(super) const HEAD_BYTES: usize = 12;
 
 /// Last byte of a frame; not zero.
 const END: u8 = 0xE5;
@@ -61,8 +62,7 @@ pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
     let (Some(payload), Some(end)) = (body.get(..length), body.get(length)) else {
         return Found::Torn;
     };
-    let last = body.len() == length + 1;
-    if *end == 0 && last {
+    if *end == 0 && body[length..].iter().all(|byte| *byte == 0) {
         return Found::Torn;
     }
     if *end != END {
@@ -72,6 +72,13 @@ pub(super) fn decode(bytes: &[u8], at: usize) -> Found<'_> {
         return Found::Damaged("the checksum of a record is wrong");
     }
     Found::Frame { payload, end: at + HEAD_BYTES + length + 1 }
+}
+
+/// How many bytes follow the head at the start of `bytes`. None: it is no head.
+pub(super) fn rest_bytes(bytes: &[u8]) -> Option<usize> {
+    let head = bytes.first_chunk::<HEAD_BYTES>()?;
+    let [length, _, checksum] = words(head);
+    (crc32c::crc32c(&head[..8]) == checksum).then_some(length as usize + 1)
 }
 
 /// The numbers of a frame's head.

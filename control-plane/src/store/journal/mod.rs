@@ -5,6 +5,7 @@
 //! is enough to go on from; older ones are kept for the record, and checked.
 
 mod frame;
+mod reader;
 mod record;
 mod segment;
 #[cfg(test)]
@@ -17,8 +18,13 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 pub(crate) use frame::PAYLOAD_BYTES_MAX;
-pub(crate) use record::{Forced, Record, RequestDone, Snapshot, VerdictChange};
-use segment::{Segment, sha256};
+pub(crate) use reader::{JournalReader, Logged};
+pub(crate) use record::{
+    DrainChange, FaultChange, Forced, Injected, Record, RequestDone, Snapshot, VerdictChange,
+};
+use segment::{Segment, Start, sha256};
+
+use super::failpoints::{self, failpoint, failpoint_after};
 
 /// A segment is full at so many bytes of records: opening reads it in a blink, and a
 /// configuration of usual size fits in some thousand times.
@@ -31,20 +37,39 @@ const SEGMENTS_KEPT: usize = 16;
 /// SHA-256.
 pub(crate) type Hash = [u8; 32];
 
-/// An open journal. One process and one thread own it.
+/// Frames are collected up to so many bytes before they are written; whole batches of
+/// usual writes fit in.
+const PENDING_BYTES: usize = 1024 * 1024;
+
+/// An open journal. One process and one thread own it; others read it by
+/// [`JournalReader`].
 #[derive(Debug)]
 pub(crate) struct Journal {
-    directory: PathBuf,
-    epoch: String,
-    path: PathBuf,
+    reader: JournalReader,
     file: File,
-    /// Where the next frame goes.
-    length: u64,
     /// Where the first record of the segment is.
     first_record: u64,
-    sequence: u64,
-    last_sha256: Hash,
     segment_bytes: u64,
+    /// After the newest record.
+    tip: Tip,
+    /// After the newest record that is on disk.
+    durable: Tip,
+    /// Frames that are not written yet.
+    pending: Vec<u8>,
+    /// Why nothing more is written.
+    broken: Option<String>,
+    #[cfg(test)]
+    fail_next: Option<io::ErrorKind>,
+}
+
+/// The end of the journal at some time.
+#[derive(Clone, Debug)]
+struct Tip {
+    epoch: String,
+    sequence: u64,
+    sha256: Hash,
+    /// Where the next frame goes.
+    length: u64,
 }
 
 /// A journal and what is in it.
@@ -95,24 +120,30 @@ impl Journal {
             let made = Segment::create(directory, &epoch, None, Snapshot::default());
             paths.push(made.map_err(JournalError::io("write", directory))?.path);
         }
-        let (path, newest) = read_chain(&paths)?;
+        let (path, newest, starts) = read_chain(&paths)?;
         let file = OpenOptions::new().append(true).open(path);
         let file = file.map_err(JournalError::io("open", path))?;
         if newest.torn_bytes > 0 {
             let cut = file.set_len(newest.whole_bytes).and_then(|()| file.sync_all());
             cut.map_err(JournalError::io("cut", path))?;
         }
-        let sequence = newest.sequence();
-        let journal = Self {
-            directory: directory.to_owned(),
-            epoch: newest.header.epoch,
-            path: path.to_owned(),
-            file,
+        let tip = Tip {
+            sequence: newest.sequence(),
+            epoch: newest.epoch,
+            sha256: newest.last_sha256,
             length: newest.whole_bytes,
+        };
+        let journal = Self {
+            reader: JournalReader::new(directory.to_owned(), starts),
+            file,
             first_record: newest.first_record,
-            sequence,
-            last_sha256: newest.last_sha256,
             segment_bytes,
+            durable: tip.clone(),
+            tip,
+            pending: Vec::new(),
+            broken: None,
+            #[cfg(test)]
+            fail_next: None,
         };
         Ok(Opened {
             journal,
@@ -122,48 +153,124 @@ impl Journal {
         })
     }
 
-    /// Names this journal: the same as long as it lives.
+    /// Names this journal: the same as long as it lives, or until a record renames it.
     pub(crate) fn epoch(&self) -> &str {
-        &self.epoch
+        &self.tip.epoch
     }
 
-    /// The newest record, and the hash of its frame.
+    /// The newest record, and the hash of its frame. It may not be on disk yet.
     pub(crate) fn tip(&self) -> (u64, Hash) {
-        (self.sequence, self.last_sha256)
+        (self.tip.sequence, self.tip.sha256)
+    }
+
+    /// The newest record that is on disk: as far as readers may read.
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.sequence
+    }
+
+    /// For other threads, to read what is on disk.
+    pub(crate) fn reader(&self) -> JournalReader {
+        self.reader.clone()
     }
 
     /// Writes `record` with its number and link. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::append_unsynced`] and [`Self::sync`].
     pub(crate) fn append(&mut self, record: &mut Record) -> Result<(), AppendError> {
-        record.sequence = self.sequence + 1;
-        record.previous_sha256 = self.last_sha256.to_vec();
+        self.append_unsynced(record)?;
+        self.sync()
+    }
+
+    /// Takes `record`, with its number and link, to be on disk after [`Self::sync`].
+    ///
+    /// # Errors
+    /// [`AppendError::TooLong`] refuses this record alone. After any other error
+    /// nothing since the last [`Self::sync`] was written.
+    pub(crate) fn append_unsynced(&mut self, record: &mut Record) -> Result<(), AppendError> {
+        if let Some(cause) = &self.broken {
+            return Err(AppendError::Broken(io::Error::other(cause.clone())));
+        }
+        record.sequence = self.tip.sequence + 1;
+        record.previous_sha256 = self.tip.sha256.to_vec();
         let payload = record.encode_to_vec();
         let frame = frame::encode(&payload).ok_or(AppendError::TooLong)?;
-        let written = self.file.write_all(&frame).and_then(|()| self.file.sync_data());
-        if let Err(cause) = written {
-            return Err(self.take_back(cause));
+        self.pending.extend_from_slice(&frame);
+        self.tip.length += frame.len() as u64;
+        self.tip.sequence = record.sequence;
+        self.tip.sha256 = sha256(&payload);
+        if let Some(epoch) = &record.epoch {
+            self.tip.epoch.clone_from(epoch);
         }
-        self.length += frame.len() as u64;
-        self.sequence = record.sequence;
-        self.last_sha256 = sha256(&payload);
+        if self.pending.len() >= PENDING_BYTES {
+            self.write_pending().map_err(|cause| self.take_back(cause))?;
+        }
+        Ok(())
+    }
+
+    /// Puts all records since the last call on disk, with one wait for the disk.
+    ///
+    /// # Errors
+    /// All of them are taken back, and none is found later: [`Self::tip`] is what it
+    /// was after the last call.
+    pub(crate) fn sync(&mut self) -> Result<(), AppendError> {
+        if self.tip.sequence == self.durable.sequence {
+            return Ok(());
+        }
+        failpoint(failpoints::COMMIT_BEFORE_WRITE);
+        let written = self.write_pending().and_then(|()| {
+            failpoint(failpoints::COMMIT_BEFORE_SYNC);
+            self.file.sync_data()
+        });
+        written.map_err(|cause| self.take_back(cause))?;
+        self.durable = self.tip.clone();
+        failpoint(failpoints::COMMIT_AFTER_SYNC);
+        Ok(())
+    }
+
+    /// Writes what was collected, at once: what a crash leaves of it is its beginning.
+    fn write_pending(&mut self) -> io::Result<()> {
+        let half = self.pending.len() / 2;
+        failpoint_after(failpoints::COMMIT_HALF_WRITTEN, || {
+            // The process ends here, whatever this answers.
+            drop(self.file.write_all(&self.pending[..half]));
+        });
+        #[cfg(test)]
+        if let Some(kind) = self.fail_next.take() {
+            self.file.write_all(&self.pending[..half])?;
+            return Err(kind.into());
+        }
+        self.file.write_all(&self.pending)?;
+        self.pending.clear();
+        self.pending.shrink_to(PENDING_BYTES);
         Ok(())
     }
 
     /// Whether it is time to [`Self::rotate`].
     pub(crate) fn is_full(&self) -> bool {
-        self.length - self.first_record >= self.segment_bytes
+        self.tip.length - self.first_record >= self.segment_bytes
     }
 
     /// Starts a new segment from `snapshot`, the state after the newest record, and
     /// removes the oldest ones. If this fails the journal goes on all the same.
+    ///
+    /// # Errors
+    /// If a file cannot be written or removed, or something is not synced.
     pub(crate) fn rotate(&mut self, snapshot: Snapshot) -> io::Result<()> {
-        debug_assert_eq!(snapshot.sequence, self.sequence, "a snapshot of another state");
-        let made = Segment::create(&self.directory, &self.epoch, Some(&self.last_sha256), snapshot)?;
+        debug_assert_eq!(snapshot.sequence, self.tip.sequence, "a snapshot of another state");
+        if self.tip.sequence != self.durable.sequence {
+            return Err(io::Error::other("records of the full segment are not on disk yet"));
+        }
+        let directory = self.reader.directory();
+        let made = Segment::create(directory, &self.tip.epoch, Some(&self.tip.sha256), snapshot)?;
+        self.reader.started(made.start);
         self.file = made.file;
-        self.path = made.path;
-        self.length = made.bytes;
         self.first_record = made.bytes;
-        self.last_sha256 = made.sha256;
-        let paths = segment::list(&self.directory).map_err(io::Error::other)?;
+        self.tip.length = made.bytes;
+        self.tip.sha256 = made.sha256;
+        self.durable = self.tip.clone();
+        failpoint(failpoints::ROTATE_BEFORE_REMOVAL);
+        let paths = segment::list(self.reader.directory()).map_err(io::Error::other)?;
         for path in paths.iter().rev().skip(SEGMENTS_KEPT) {
             fs::remove_file(path)?;
         }
@@ -176,16 +283,30 @@ impl Journal {
         self.file = File::options().write(true).open("/dev/full").unwrap();
     }
 
-    /// Undoes a write that failed, so that it is not found later.
-    fn take_back(&self, cause: io::Error) -> AppendError {
-        let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
+    /// Makes the next write fail half-way as `kind` says, once.
+    #[cfg(test)]
+    pub(crate) fn fail_next(&mut self, kind: io::ErrorKind) {
+        self.fail_next = Some(kind);
+    }
+
+    /// Undoes what was written since the last sync, so that it is not found later.
+    fn take_back(&mut self, cause: io::Error) -> AppendError {
+        self.pending.clear();
+        self.tip = self.durable.clone();
+        let undone = self.file.set_len(self.durable.length).and_then(|()| self.file.sync_all());
         let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if undone.is_ok() && full { AppendError::Full(cause) } else { AppendError::Broken(cause) }
+        if undone.is_ok() && full {
+            return AppendError::Full(cause);
+        }
+        self.broken = Some(format!("a former write failed: {cause}"));
+        AppendError::Broken(cause)
     }
 }
 
-/// Checks all segments and the links between them. The newest one is the answer.
-fn read_chain(paths: &[PathBuf]) -> Result<(&PathBuf, Segment), JournalError> {
+/// Checks all segments and the links between them. The newest one is the answer, and
+/// where each starts.
+fn read_chain(paths: &[PathBuf]) -> Result<(&PathBuf, Segment, Vec<Start>), JournalError> {
+    let mut starts = Vec::new();
     let mut newest: Option<(&PathBuf, Segment)> = None;
     for path in paths {
         let segment = Segment::read(path)?;
@@ -193,13 +314,15 @@ fn read_chain(paths: &[PathBuf]) -> Result<(&PathBuf, Segment), JournalError> {
             before.check_ended(before_path)?;
             segment.check_follows(path, before)?;
         }
+        starts.push(Start::of(&segment.header));
         newest = Some((path, segment));
     }
-    newest.ok_or_else(|| JournalError::Io {
+    let (path, segment) = newest.ok_or_else(|| JournalError::Io {
         action: "list",
         path: PathBuf::new(),
         cause: io::ErrorKind::NotFound.into(),
-    })
+    })?;
+    Ok((path, segment, starts))
 }
 
 impl JournalError {

@@ -19,6 +19,9 @@ pub(crate) struct Header {
     /// The state that all former records led to.
     #[prost(message, required, tag = "4")]
     pub(crate) snapshot: Snapshot,
+    /// Wall time in ms since 1970 at which the segment was made; 0: not known.
+    #[prost(uint64, tag = "5")]
+    pub(crate) unix_ms: u64,
 }
 
 /// The state after some record.
@@ -42,6 +45,12 @@ pub(crate) struct Snapshot {
     /// Requests that may be repeated, oldest first.
     #[prost(message, repeated, tag = "6")]
     pub(crate) requests: Vec<RequestDone>,
+    /// Drills that have not ended.
+    #[prost(message, repeated, tag = "7")]
+    pub(crate) faults: Vec<FaultChange>,
+    /// Agents that are out of service.
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) drains: Vec<DrainChange>,
 }
 
 /// One commit.
@@ -80,6 +89,19 @@ pub(crate) struct Record {
     /// Verdicts that changed.
     #[prost(message, repeated, tag = "11")]
     pub(crate) verdicts: Vec<VerdictChange>,
+    /// To what, where it is not the configuration.
+    #[prost(string, tag = "12")]
+    pub(crate) subject: String,
+    /// Drills that began or ended.
+    #[prost(message, repeated, tag = "13")]
+    pub(crate) faults: Vec<FaultChange>,
+    /// Agents that went out of service or came back.
+    #[prost(message, repeated, tag = "14")]
+    pub(crate) drains: Vec<DrainChange>,
+    /// The journal's name from here on: an operator accepted a store that was rolled
+    /// back or brought from elsewhere.
+    #[prost(string, optional, tag = "15")]
+    pub(crate) epoch: Option<String>,
 }
 
 /// What an operator wants of a deployment's breaker from now on.
@@ -108,6 +130,45 @@ pub(crate) struct Forced {
     /// Wall time in ms since 1970 at which it ends; absent: never.
     #[prost(uint64, optional, tag = "3")]
     pub(crate) expires_unix_ms: Option<u64>,
+}
+
+/// A drill that begins or ends.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct FaultChange {
+    /// Of the fault.
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    /// Absent: ended.
+    #[prost(message, optional, tag = "2")]
+    pub(crate) injected: Option<Injected>,
+}
+
+/// A drill.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Injected {
+    /// What goes wrong: an encoded `types.v1.Fault`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) fault: Vec<u8>,
+    /// Wall time in ms since 1970 at which it began.
+    #[prost(uint64, tag = "2")]
+    pub(crate) start_unix_ms: u64,
+    /// Wall time in ms since 1970 at which it ends.
+    #[prost(uint64, tag = "3")]
+    pub(crate) expire_unix_ms: u64,
+    /// Who began it.
+    #[prost(string, tag = "4")]
+    pub(crate) principal: String,
+}
+
+/// An agent that goes out of service or comes back.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct DrainChange {
+    /// Which.
+    #[prost(string, tag = "1")]
+    pub(crate) agent_id: String,
+    /// Why, for people. Absent: back in service.
+    #[prost(string, optional, tag = "2")]
+    pub(crate) reason: Option<String>,
 }
 
 /// A request that was carried out.

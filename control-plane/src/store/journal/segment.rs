@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -11,6 +12,7 @@ use super::frame::{self, Found};
 use super::record::{FORMAT, Header, Record, Snapshot};
 use super::{Hash, JournalError};
 use crate::store::directory::sync_directory;
+use crate::store::failpoints::{self, failpoint};
 
 /// A segment that passed its checks.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) struct Segment {
     pub(super) records: Vec<Record>,
     /// SHA-256 of the last frame.
     pub(super) last_sha256: Hash,
+    /// The journal's name after the last record.
+    pub(super) epoch: String,
     /// Where the header ends.
     pub(super) first_record: u64,
     /// Where the last whole frame ends.
@@ -67,7 +71,9 @@ impl Segment {
         }
         let torn_bytes = (bytes.len() - at) as u64;
         let whole_bytes = at as u64;
-        Ok(Self { header, records, last_sha256, first_record, whole_bytes, torn_bytes })
+        let renamed = records.iter().rev().find_map(|record: &Record| record.epoch.clone());
+        let epoch = renamed.unwrap_or_else(|| header.epoch.clone());
+        Ok(Self { header, records, last_sha256, epoch, first_record, whole_bytes, torn_bytes })
     }
 
     /// Refuses a segment that ends in an interrupted write though others follow.
@@ -84,7 +90,7 @@ impl Segment {
 
     /// Refuses a segment that does not continue `before`.
     pub(super) fn check_follows(&self, path: &Path, before: &Self) -> Result<(), JournalError> {
-        let linked = self.header.epoch == before.header.epoch
+        let linked = self.header.epoch == before.epoch
             && self.header.snapshot.sequence == before.sequence()
             && self.header.previous_sha256 == before.last_sha256;
         if linked {
@@ -111,6 +117,7 @@ impl Segment {
             epoch: epoch.to_owned(),
             previous_sha256: previous_sha256.map(|hash| hash.to_vec()).unwrap_or_default(),
             snapshot,
+            unix_ms: now_unix_ms(),
         };
         let payload = header.encode_to_vec();
         let frame = frame::encode(&payload)
@@ -118,6 +125,7 @@ impl Segment {
         let unfinished = path.with_extension(UNFINISHED);
         let written = write_new(&unfinished, &frame).and_then(|file| {
             fs::rename(&unfinished, &path)?;
+            failpoint(failpoints::ROTATE_AFTER_RENAME);
             sync_directory(directory)?;
             Ok(file)
         });
@@ -127,7 +135,8 @@ impl Segment {
             drop(fs::remove_file(&unfinished));
             drop(fs::remove_file(&path));
         })?;
-        Ok(Created { path, file, bytes: frame.len() as u64, sha256: sha256(&payload) })
+        let start = Start::of(&header);
+        Ok(Created { path, file, bytes: frame.len() as u64, sha256: sha256(&payload), start })
     }
 }
 
@@ -139,6 +148,28 @@ pub(super) struct Created {
     pub(super) file: File,
     pub(super) bytes: u64,
     pub(super) sha256: Hash,
+    pub(super) start: Start,
+}
+
+/// Where a segment starts: what a reader needs to choose one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Of its first record.
+    pub(super) sequence: u64,
+    /// Of the configuration before its first record.
+    pub(super) revision: u64,
+    /// Wall time in ms since 1970 at which it was made; 0: not known.
+    pub(super) unix_ms: u64,
+}
+
+impl Start {
+    pub(super) fn of(header: &Header) -> Self {
+        Self {
+            sequence: header.snapshot.sequence + 1,
+            revision: header.snapshot.revision,
+            unix_ms: header.unix_ms,
+        }
+    }
 }
 
 /// Of segments.
@@ -148,8 +179,21 @@ const FINISHED: &str = "log";
 const UNFINISHED: &str = "new";
 
 /// Where the segment is whose first record is `sequence`.
-fn path_of(directory: &Path, sequence: u64) -> PathBuf {
+pub(super) fn path_of(directory: &Path, sequence: u64) -> PathBuf {
     directory.join(format!("{sequence:020}.{FINISHED}"))
+}
+
+/// The numbers of the first records of the segments in `directory`, oldest first.
+pub(super) fn first_sequences(directory: &Path) -> Result<Vec<u64>, JournalError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(JournalError::io("list", directory))? {
+        let path = entry.map_err(JournalError::io("list", directory))?.path();
+        let finished = path.extension().is_some_and(|extension| extension == FINISHED);
+        let name = path.file_stem().and_then(|name| name.to_str());
+        found.extend(name.filter(|_| finished).and_then(|name| name.parse::<u64>().ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The segments of `directory`, oldest first. What was left unfinished is removed.
@@ -180,12 +224,15 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
         _ => {}
     }
     let mut file = File::options().append(true).create_new(true).open(path)?;
-    file.write_all(bytes)?;
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(half)?;
+    failpoint(failpoints::ROTATE_HALF_SEGMENT);
+    file.write_all(rest)?;
     file.sync_all()?;
     Ok(file)
 }
 
-fn read_header(payload: &[u8]) -> Result<Header, String> {
+pub(super) fn read_header(payload: &[u8]) -> Result<Header, String> {
     let header = Header::decode(payload).map_err(|cause| cause.to_string())?;
     if header.format != FORMAT {
         return Err(format!(
@@ -196,7 +243,7 @@ fn read_header(payload: &[u8]) -> Result<Header, String> {
     Ok(header)
 }
 
-fn read_record(payload: &[u8], sequence: u64, previous: &Hash) -> Result<Record, String> {
+pub(super) fn read_record(payload: &[u8], sequence: u64, previous: &Hash) -> Result<Record, String> {
     let record = Record::decode(payload).map_err(|cause| cause.to_string())?;
     if record.sequence != sequence {
         return Err(format!("record {} stands where {sequence} belongs", record.sequence));
@@ -205,4 +252,9 @@ fn read_record(payload: &[u8], sequence: u64, previous: &Hash) -> Result<Record,
         return Err(format!("record {sequence} does not follow the one before: hashes differ"));
     }
     Ok(record)
+}
+
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
 }

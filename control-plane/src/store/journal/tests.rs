@@ -1,5 +1,8 @@
 //! What survives an interrupted write, what is refused, and how segments follow.
 
+mod batch;
+mod reading;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +20,7 @@ fn written(directory: &Path, records: usize) -> PathBuf {
     for number in 1..=records {
         journal.append(&mut record(&format!("record {number}"))).unwrap();
     }
-    journal.path
+    segment::list(directory).unwrap().pop().unwrap()
 }
 
 fn notes(opened: &Opened) -> Vec<&str> {
