@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
     },
     registry::Registry as Metered,
 };
@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     pub(crate) reports: Family<ReportLabels, Counter>,
     /// Parts of acknowledged reports that were not counted.
     pub(crate) targets_refused: Counter,
+    /// WatchResources streams that are open.
+    pub(crate) watchers: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,8 +77,10 @@ impl Metrics {
             "Parts of acknowledged telemetry reports that were impossible or had no place",
             targets_refused.clone(),
         );
+        let watchers = Gauge::default();
+        metered.register("watchers_connected", "Open WatchResources streams", watchers.clone());
         metered.register_collector(Box::new(Now { repository, agents, stats }));
-        Self { metered, updates, nacks, reports, targets_refused }
+        Self { metered, updates, nacks, reports, targets_refused, watchers }
     }
 
     /// OpenMetrics text.

@@ -107,6 +107,15 @@ pub fn aborted(
     Status::with_error_details(Code::Aborted, message, details(reason, metadata.into_iter().collect()))
 }
 
+/// OUT_OF_RANGE: what is asked for is not held any more; start anew.
+pub fn out_of_range(
+    reason: &str,
+    message: impl Into<String>,
+    metadata: impl IntoIterator<Item = (String, String)>,
+) -> Status {
+    Status::with_error_details(Code::OutOfRange, message, details(reason, metadata.into_iter().collect()))
+}
+
 /// UNAVAILABLE: the same may pass later, after `retry_after` if known.
 pub fn unavailable(reason: &str, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
     retryable(Code::Unavailable, reason, message.into(), retry_after)

@@ -6,3 +6,4 @@ mod routing;
 mod start;
 mod support;
 mod telemetry;
+mod watch;

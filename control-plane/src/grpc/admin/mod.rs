@@ -10,6 +10,7 @@ mod page;
 mod providers;
 mod stats;
 mod virtual_models;
+mod watch;
 mod write;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use trunkline_proto::admin::v1::{
     ListProvidersRequest, ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse,
     SetBreakerRequest, SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse,
     UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse,
-    admin_service_server::AdminService,
+    WatchResourcesRequest, admin_service_server::AdminService,
 };
 
 use super::Context;
@@ -35,16 +36,26 @@ use super::Context;
 #[derive(Debug)]
 pub(super) struct Admin {
     context: Arc<Context>,
+    watchers: watch::Watchers,
 }
 
 impl Admin {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context }
+        Self { context, watchers: watch::Watchers::default() }
     }
 }
 
 #[tonic::async_trait]
 impl AdminService for Admin {
+    type WatchResourcesStream = watch::Messages;
+
+    async fn watch_resources(
+        &self,
+        request: Request<WatchResourcesRequest>,
+    ) -> Result<Response<Self::WatchResourcesStream>, Status> {
+        self.watchers.watch(&self.context, request.get_ref()).map(Response::new)
+    }
+
     async fn get_provider(
         &self,
         request: Request<GetProviderRequest>,

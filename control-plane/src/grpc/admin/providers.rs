@@ -107,7 +107,8 @@ pub(super) fn find(config: &Config, name: &str) -> Result<usize, Status> {
     found.ok_or_else(|| status::not_found(KIND, name))
 }
 
-fn with_etag(mut provider: Provider) -> Provider {
+/// As Get and WatchResources show it.
+pub(super) fn with_etag(mut provider: Provider) -> Provider {
     provider.etag = convert::etag_of_provider(&provider);
     provider
 }

@@ -111,7 +111,8 @@ fn find(config: &Config, name: &str) -> Result<usize, Status> {
     found.ok_or_else(|| status::not_found(KIND, name))
 }
 
-fn with_etag(mut model: VirtualModel) -> VirtualModel {
+/// As Get and WatchResources show it.
+pub(super) fn with_etag(mut model: VirtualModel) -> VirtualModel {
     model.etag = convert::etag_of_virtual_model(&model);
     model
 }
