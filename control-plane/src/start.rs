@@ -156,7 +156,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     // Ends when the last stream of reports has ended, so that none is lost.
     others.spawn(merger.run());
     others.spawn(ops::serve(ops_listener, Arc::clone(&context.metrics), shutdown.clone()));
-    others.spawn(expire_verdicts(Arc::clone(&repository), shutdown.clone()));
+    others.spawn(expire(Arc::clone(&repository), shutdown.clone()));
     let grpc = others.spawn(grpc::serve(grpc_listener, context));
     others.close();
     Ok(Running { grpc_addr, ops_addr, repository, shutdown, grpc, others })
@@ -217,16 +217,17 @@ fn listen(
     Ok((listener, address))
 }
 
-/// Ends verdicts when their time is over.
-async fn expire_verdicts(repository: Arc<Repository>, shutdown: CancellationToken) {
+/// Ends verdicts and drills when their time is over.
+async fn expire(repository: Arc<Repository>, shutdown: CancellationToken) {
     /// Wall clocks jump; a look now and then finds what a long sleep would miss.
     const LOOK: Duration = Duration::from_secs(1);
-    let mut verdicts = repository.subscribe_verdicts();
+    let (mut verdicts, mut faults) = (repository.subscribe_verdicts(), repository.subscribe_faults());
     loop {
         let now = unix_ms();
-        let due = verdicts.borrow_and_update().next_expiry_unix_ms();
-        let next = match due {
-            Some(due) if due <= now => repository.expire_verdicts(now).await,
+        verdicts.mark_unchanged();
+        faults.mark_unchanged();
+        let next = match repository.next_expiry_unix_ms() {
+            Some(due) if due <= now => repository.expire(now).await,
             due => due,
         };
         let wait = next.map(|next| Duration::from_millis(next.saturating_sub(now).max(1)).min(LOOK));
@@ -234,6 +235,7 @@ async fn expire_verdicts(repository: Arc<Repository>, shutdown: CancellationToke
             biased; // A stop first; a change may bring an earlier end.
             () = shutdown.cancelled() => return,
             changed = verdicts.changed() => if changed.is_err() { return },
+            changed = faults.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(wait.unwrap_or(LOOK)), if wait.is_some() => {}
         }
     }

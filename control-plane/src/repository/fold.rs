@@ -4,6 +4,8 @@ use prost::DecodeError;
 use prost::Message;
 use trunkline_proto::admin::v1::Config;
 
+use super::drain::DrainSet;
+use super::fault::FaultSet;
 use super::requests::Requests;
 use super::verdict::VerdictSet;
 use crate::store::journal::{Record, RequestDone, Snapshot};
@@ -19,6 +21,8 @@ pub(super) struct Folded {
     /// The configuration, encoded.
     config: Vec<u8>,
     pub(super) verdicts: VerdictSet,
+    pub(super) faults: FaultSet,
+    pub(super) drains: DrainSet,
     pub(super) requests: Requests,
 }
 
@@ -32,6 +36,8 @@ impl Folded {
             ..Self::default()
         };
         snapshot.verdicts.into_iter().for_each(|change| folded.verdicts.apply(change));
+        snapshot.faults.into_iter().for_each(|change| folded.faults.apply(change));
+        snapshot.drains.into_iter().for_each(|change| folded.drains.apply(change));
         snapshot.requests.into_iter().for_each(|done| folded.requests.insert(done));
         folded
     }
@@ -45,6 +51,8 @@ impl Folded {
             self.forced = record.force;
         }
         record.verdicts.into_iter().for_each(|change| self.verdicts.apply(change));
+        record.faults.into_iter().for_each(|change| self.faults.apply(change));
+        record.drains.into_iter().for_each(|change| self.drains.apply(change));
         if let Some(request_id) = record.request_id {
             self.requests.insert(RequestDone {
                 request_id,
@@ -65,8 +73,8 @@ impl Folded {
             config: self.config.clone(),
             verdicts: self.verdicts.changes().cloned().collect(),
             requests: self.requests.iter().cloned().collect(),
-            faults: Vec::new(),
-            drains: Vec::new(),
+            faults: self.faults.changes().collect(),
+            drains: self.drains.changes().collect(),
         }
     }
 

@@ -8,9 +8,12 @@
 //!     +------------------------- acknowledge ----------------------------------+
 //! ```
 
+mod drain;
 mod error;
+mod fault;
 mod fold;
 mod open;
+mod orders;
 mod requests;
 mod state;
 #[cfg(test)]
@@ -27,8 +30,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 use trunkline_proto::admin::v1::Config;
+use trunkline_proto::types::v1::Fault;
 
+pub use drain::{DRAINS_MAX, DrainSet};
 pub use error::{CommitError, OpenError};
+pub use fault::{DRILLS_MAX, Drill, FaultSet};
 pub use requests::Remembered;
 pub use state::ConfigState;
 pub use verdict::{FORCED_DEPLOYMENTS_MAX, Verdict, VerdictOutcome, VerdictSet, VerdictState};
@@ -84,7 +90,10 @@ pub type Blob = (Vec<u8>, Vec<u8>);
 #[derive(Debug)]
 pub(crate) struct Shared {
     config: watch::Sender<Arc<ConfigState>>,
+    sequence: watch::Sender<u64>,
     verdicts: watch::Sender<Arc<VerdictSet>>,
+    faults: watch::Sender<Arc<FaultSet>>,
+    drains: watch::Sender<Arc<DrainSet>>,
     recent: RwLock<Recent>,
     requests: RwLock<Requests>,
     health: watch::Sender<StoreHealth>,
@@ -138,7 +147,18 @@ impl Repository {
         self.shared.requests.read().get(request_id, now_unix_ms())
     }
 
-    /// What operators force now. What has expired stays until [`Self::expire_verdicts`].
+    /// The number of the newest durable commit of whatever kind: counts from 1, grows
+    /// over restarts. It is published before what the commit changed.
+    pub fn sequence(&self) -> u64 {
+        *self.shared.sequence.borrow()
+    }
+
+    /// The number of the newest durable commit, now and whenever it grows.
+    pub fn subscribe_sequence(&self) -> watch::Receiver<u64> {
+        self.shared.sequence.subscribe()
+    }
+
+    /// What operators force now. What has expired stays until [`Self::expire`].
     pub fn verdicts(&self) -> Arc<VerdictSet> {
         Arc::clone(&self.shared.verdicts.borrow())
     }
@@ -160,14 +180,79 @@ impl Repository {
         reason: String,
         principal: String,
     ) -> Result<VerdictOutcome, CommitError> {
-        self.ask(move |writer| writer.set_verdict(&deployment, forced, reason, principal)).await?
+        self.ask(move |writer| writer.set_verdict(deployment, forced, reason, principal)).await?
     }
 
-    /// Ends the verdicts whose time is over. The answer is when the next one ends.
-    /// Works in a read-only repository as well: an operator's word on the end holds.
-    pub async fn expire_verdicts(&self, now_unix_ms: u64) -> Option<u64> {
-        let next = self.ask(move |writer| writer.expire_verdicts(now_unix_ms)).await;
+    /// The drills that are active. What has expired stays until [`Self::expire`].
+    pub fn faults(&self) -> Arc<FaultSet> {
+        Arc::clone(&self.shared.faults.borrow())
+    }
+
+    /// The drills that are active, now and whenever they change; the newest only.
+    pub fn subscribe_faults(&self) -> watch::Receiver<Arc<FaultSet>> {
+        self.shared.faults.subscribe()
+    }
+
+    /// Begins a drill that ends by itself after `ttl`; one of the same name ends now.
+    /// `fault` is taken as it is: checking it is the caller's. Durable and published
+    /// when this returns.
+    ///
+    /// # Errors
+    /// [`CommitError::TooMuch`] beyond [`DRILLS_MAX`], and see [`CommitError`].
+    pub async fn inject_fault(
+        &self,
+        fault: Fault,
+        ttl: Duration,
+        principal: String,
+    ) -> Result<Drill, CommitError> {
+        self.ask(move |writer| writer.inject_fault(fault, ttl, principal)).await?
+    }
+
+    /// Ends a drill before its time. The answer is whether it was active.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn clear_fault(&self, name: String, principal: String) -> Result<bool, CommitError> {
+        self.ask(move |writer| writer.clear_fault(name, principal)).await?
+    }
+
+    /// The agents that shall be out of service.
+    pub fn drains(&self) -> Arc<DrainSet> {
+        Arc::clone(&self.shared.drains.borrow())
+    }
+
+    /// The agents that shall be out of service, now and whenever they change; the newest
+    /// only.
+    pub fn subscribe_drains(&self) -> watch::Receiver<Arc<DrainSet>> {
+        self.shared.drains.subscribe()
+    }
+
+    /// Takes an agent out of service for a reason, possibly an empty one, or with None
+    /// brings it back. Durable and published when this returns.
+    ///
+    /// # Errors
+    /// [`CommitError::TooMuch`] beyond [`DRAINS_MAX`], and see [`CommitError`].
+    pub async fn set_drain(
+        &self,
+        agent_id: String,
+        reason: Option<String>,
+        principal: String,
+    ) -> Result<(), CommitError> {
+        self.ask(move |writer| writer.set_drain(agent_id, reason, principal)).await?
+    }
+
+    /// Ends the verdicts and drills whose time is over. The answer is when the next one
+    /// ends, as wall time in ms since 1970. Works in a read-only repository as well: an
+    /// operator's word on the end holds.
+    pub async fn expire(&self, now_unix_ms: u64) -> Option<u64> {
+        let next = self.ask(move |writer| writer.expire(now_unix_ms)).await;
         next.ok().flatten()
+    }
+
+    /// When the next verdict or drill ends, as wall time in ms since 1970.
+    pub fn next_expiry_unix_ms(&self) -> Option<u64> {
+        let ends = [self.verdicts().next_expiry_unix_ms(), self.faults().next_expiry_unix_ms()];
+        ends.into_iter().flatten().min()
     }
 
     /// Writes all of `blobs` or none, durable when this returns. They live beside the

@@ -94,7 +94,10 @@ fn publish(epoch: &str, folded: &Folded) -> Result<Arc<Shared>, OpenError> {
     recent.push(Arc::clone(&state));
     Ok(Arc::new(Shared {
         config: watch::Sender::new(state),
+        sequence: watch::Sender::new(folded.sequence),
         verdicts: watch::Sender::new(Arc::new(folded.verdicts.clone())),
+        faults: watch::Sender::new(Arc::new(folded.faults.clone())),
+        drains: watch::Sender::new(Arc::new(folded.drains.clone())),
         recent: RwLock::new(recent),
         requests: RwLock::new(folded.requests.clone()),
         health: watch::Sender::new(StoreHealth::Ok),

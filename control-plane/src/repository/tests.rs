@@ -1,5 +1,7 @@
 //! What the repository promises over restarts, crashes and damage.
 
+mod orders;
+
 use std::fs;
 use std::path::Path;
 
@@ -169,9 +171,9 @@ async fn a_verdict_ends_when_its_time_is_over() {
     let set = repository.set_verdict("a/b".into(), forced, "test".into(), "tester".into());
     let end = set.await.unwrap().verdict.unwrap().expires_unix_ms.unwrap();
     let mut subscriber = repository.subscribe_verdicts();
-    assert_eq!(repository.expire_verdicts(end - 1).await, Some(end));
+    assert_eq!(repository.expire(end - 1).await, Some(end));
     assert!(!subscriber.has_changed().unwrap());
-    assert_eq!(repository.expire_verdicts(end).await, None);
+    assert_eq!(repository.expire(end).await, None);
     assert_eq!(subscriber.borrow_and_update().get("a/b"), None);
     assert_eq!(repository.verdicts().generation("a/b"), 2);
 }

@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use trunkline_proto::convert::canonical;
 use trunkline_routing::table::Version;
 
 use super::fold::Folded;
 use super::open::open_view;
-use super::verdict::{FORCED_DEPLOYMENTS_MAX, VerdictOutcome, VerdictState};
 use super::view::{Mark, View};
 use super::{Blob, CommitError, ConfigState, ConfigWrite, Shared, now_unix_ms};
 use crate::store::ballast::Ballast;
 use crate::store::directory::DirectoryLock;
-use crate::store::journal::{AppendError, Forced, Journal, PAYLOAD_BYTES_MAX, Record, VerdictChange};
+use crate::store::journal::{AppendError, Journal, PAYLOAD_BYTES_MAX, Record};
 use crate::store::{StoreError, StoreHealth};
 
 /// Something for the writer to do.
@@ -31,15 +30,12 @@ const CONFIG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Callers are told to try again after as long.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Whoever ends a verdict when its time is over.
-const CLOCK: &str = "trunkline";
-
 /// Owner of the durable state.
 #[derive(Debug)]
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     epoch: String,
-    folded: Folded,
+    pub(super) folded: Folded,
     view: View,
     /// None: everything is in memory.
     disk: Option<Disk>,
@@ -146,44 +142,6 @@ impl Writer {
         Ok(next)
     }
 
-    pub(super) fn set_verdict(
-        &mut self,
-        deployment: &str,
-        forced: Option<(VerdictState, Option<Duration>)>,
-        reason: String,
-        principal: String,
-    ) -> Result<VerdictOutcome, CommitError> {
-        if !self.folded.verdicts.has_room_for(deployment) {
-            let max = FORCED_DEPLOYMENTS_MAX as u64;
-            return Err(CommitError::TooMuch { what: "deployments that were ever forced", max });
-        }
-        let forced = forced.map(|(state, ttl)| Forced {
-            open: state == VerdictState::ForcedOpen,
-            reason,
-            expires_unix_ms: ttl.map(|ttl| now_unix_ms().saturating_add(ttl.as_millis() as u64)),
-        });
-        if let Some(change) = self.folded.verdicts.change(deployment, forced) {
-            self.persist(self.verdict_record("SetBreaker", principal, vec![change]))?;
-            self.publish_verdicts();
-        }
-        Ok(self.folded.verdicts.outcome(deployment))
-    }
-
-    pub(super) fn expire_verdicts(&mut self, now_unix_ms: u64) -> Option<u64> {
-        let ended = self.folded.verdicts.expired(now_unix_ms);
-        if !ended.is_empty() {
-            let record = self.verdict_record("expire", CLOCK.to_owned(), ended.clone());
-            if self.persist(record).is_err() {
-                // The end was decided, durably, with the verdict; it holds anyway.
-                for change in ended {
-                    self.folded.verdicts.apply(change);
-                }
-            }
-            self.publish_verdicts();
-        }
-        self.folded.verdicts.next_expiry_unix_ms()
-    }
-
     pub(super) fn write_blobs(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
         self.check_writable()?;
         self.view.write_blobs(puts, deletes).map_err(|cause| {
@@ -196,18 +154,8 @@ impl Writer {
         Ok(self.view.scan_blobs(prefix)?)
     }
 
-    fn verdict_record(&self, method: &str, principal: String, verdicts: Vec<VerdictChange>) -> Record {
-        Record {
-            revision: self.folded.revision,
-            principal,
-            method: method.to_owned(),
-            verdicts,
-            ..Record::default()
-        }
-    }
-
     /// Makes a record durable and part of the state.
-    fn persist(&mut self, mut record: Record) -> Result<(), CommitError> {
+    pub(super) fn persist(&mut self, mut record: Record) -> Result<(), CommitError> {
         self.check_writable()?;
         record.unix_ms = now_unix_ms();
         match &mut self.disk {
@@ -218,6 +166,8 @@ impl Writer {
             }
         }
         self.folded.apply(record);
+        // Before the change itself: who saw a change saw its number.
+        self.shared.sequence.send_replace(self.folded.sequence);
         self.rotate_if_full();
         Ok(())
     }
@@ -267,10 +217,14 @@ impl Writer {
         }
     }
 
-    fn publish_verdicts(&mut self) {
+    /// Publishes what else than the configuration changed.
+    pub(super) fn publish_orders(&mut self) {
         let state = Arc::clone(&self.shared.config.borrow());
         self.show(&state);
-        self.shared.verdicts.send_replace(Arc::new(self.folded.verdicts.clone()));
+        let Shared { verdicts, faults, drains, .. } = &*self.shared;
+        publish_change(verdicts, &self.folded.verdicts);
+        publish_change(faults, &self.folded.faults);
+        publish_change(drains, &self.folded.drains);
     }
 
     fn view_failed(&mut self, cause: &StoreError) {
@@ -346,4 +300,15 @@ impl Writer {
             changed
         });
     }
+}
+
+/// Wakes those who wait for a change only if there is one.
+fn publish_change<T: Clone + PartialEq>(published: &watch::Sender<Arc<T>>, newest: &T) {
+    published.send_if_modified(|known| {
+        let changed = **known != *newest;
+        if changed {
+            *known = Arc::new(newest.clone());
+        }
+        changed
+    });
 }
