@@ -44,6 +44,8 @@ pub(crate) struct AttemptRecord {
     pub(crate) tokens: Option<(Tokens, UsageSource)>,
     /// What it cost. None: no price is known, or nothing was used.
     pub(crate) cost: Option<NanoUsd>,
+    /// The drill that took hold of it.
+    pub(crate) fault: Option<Arc<str>>,
 }
 
 /// One decision with what came of it.

@@ -7,6 +7,8 @@ pub mod config;
 pub mod control;
 pub mod credentials;
 mod decisions;
+mod drills;
+mod duty;
 mod engine;
 mod grpc;
 mod ingress;

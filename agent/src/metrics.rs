@@ -1,6 +1,6 @@
 //! Counters for `/metrics`, in OpenMetrics form.
 
-use std::fmt;
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -8,6 +8,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+
+use crate::drills::Drill;
 
 /// Upper bounds of latency buckets, in seconds: a millisecond to a minute.
 const LATENCY_BOUNDS: [f64; 12] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0];
@@ -30,6 +32,28 @@ pub(crate) struct RequestLabels {
     pub(crate) status: u16,
 }
 
+/// Labels of attempts that drills took hold of.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct FaultedLabels {
+    /// The drill's name.
+    fault: String,
+    /// Full name.
+    deployment: String,
+}
+
+/// Labels of a drill.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct DrillLabels {
+    /// Its name.
+    fault: String,
+    /// What it does.
+    effect: &'static str,
+}
+
+/// Names of drills that are counted before the counts begin anew. Counts of drills that
+/// are over stay until then, so that the last scrape misses none.
+const FAULTS_COUNTED_MAX: usize = 64;
+
 /// All metrics of an agent.
 pub(crate) struct Metrics {
     registry: Mutex<Registry>,
@@ -37,6 +61,9 @@ pub(crate) struct Metrics {
     pub(crate) requests: Family<RequestLabels, Counter>,
     /// Attempts that ended.
     pub(crate) attempts: Family<AttemptLabels, Counter>,
+    faulted: Family<FaultedLabels, Counter>,
+    faults_counted: Mutex<HashSet<Arc<str>>>,
+    faults_active: Family<DrillLabels, Gauge>,
     /// Seconds to first content.
     pub(crate) ttft: Histogram,
     /// Requests being served.
@@ -64,6 +91,9 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             attempts: Family::default(),
+            faulted: Family::default(),
+            faults_counted: Mutex::default(),
+            faults_active: Family::default(),
             ttft: Histogram::new(LATENCY_BOUNDS),
             in_flight: Gauge::default(),
             revision: Gauge::default(),
@@ -71,6 +101,12 @@ impl Metrics {
         };
         registry.register("requests", "Requests answered", metrics.requests.clone());
         registry.register("attempts", "Upstream attempts that ended", metrics.attempts.clone());
+        registry.register(
+            "attempts_faulted",
+            "Upstream attempts that ended and that a drill took hold of",
+            metrics.faulted.clone(),
+        );
+        registry.register("faults_active", "Drills that are active now", metrics.faults_active.clone());
         registry.register(
             "ttft_seconds",
             "Seconds from an attempt's start to its first content",
@@ -80,6 +116,29 @@ impl Metrics {
         registry.register("revision", "Revision of the routing table in use", metrics.revision.clone());
         *metrics.registry.lock() = registry;
         metrics
+    }
+
+    /// Counts an attempt that the drill `fault` took hold of.
+    pub(crate) fn count_faulted(&self, fault: &Arc<str>, deployment: &str) {
+        {
+            let mut counted = self.faults_counted.lock();
+            if counted.len() >= FAULTS_COUNTED_MAX && !counted.contains(fault) {
+                counted.clear();
+                self.faulted.clear();
+            }
+            counted.insert(Arc::clone(fault));
+        }
+        let labels = FaultedLabels { fault: fault.to_string(), deployment: deployment.to_owned() };
+        self.faulted.get_or_create(&labels).inc();
+    }
+
+    /// Shows these drills as the active ones.
+    pub(crate) fn show_drills(&self, active: &[Drill]) {
+        self.faults_active.clear();
+        for drill in active {
+            let labels = DrillLabels { fault: drill.name.to_string(), effect: drill.effect.name() };
+            self.faults_active.get_or_create(&labels).set(1);
+        }
     }
 
     /// The text that a scrape gets.

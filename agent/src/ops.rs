@@ -1,13 +1,13 @@
 //! `/metrics`, `/healthz` and `/readyz` for operators.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::shared::Shared;
@@ -60,7 +60,8 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
     }
 }
 
-/// Ready with a routing table, however it came, and as long as it does not drain.
+/// Ready with a routing table, however it came, as long as it is in service and does not
+/// drain. Drills are named below, one a line.
 fn readiness(shared: &Shared) -> Response<Full<Bytes>> {
     if shared.draining.is_cancelled() {
         return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned());
@@ -69,7 +70,18 @@ fn readiness(shared: &Shared) -> Response<Full<Bytes>> {
         let reason = "no routing table: none came from the control plane, none is on disk\n";
         return text(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
     }
-    text(StatusCode::OK, "ready\n".to_owned())
+    if let Some(reason) = &*shared.duty.reason().borrow() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, format!("out of service: {reason}\n"));
+    }
+    let mut body = "ready\n".to_owned();
+    let now = Instant::now();
+    for drill in shared.drills.active(now) {
+        let left = drill.ends.duration_since(now).as_secs();
+        let (name, effect) = (&drill.name, drill.effect);
+        // Writing to a string does not fail.
+        writeln!(body, "drill {name}: {effect}, {left} s left").ok();
+    }
+    text(StatusCode::OK, body)
 }
 
 fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
@@ -78,6 +90,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
         let revision = snapshot.table().version.revision;
         shared.metrics.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
+    shared.metrics.show_drills(&shared.drills.active(Instant::now()));
     match shared.metrics.encode() {
         Ok(body) => {
             let mut response = text(StatusCode::OK, body);

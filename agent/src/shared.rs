@@ -20,6 +20,8 @@ use crate::{
     control::{LoadedTable, Recorder},
     credentials::Credentials,
     decisions::Decisions,
+    drills::Drills,
+    duty::Duty,
     metrics::Metrics,
     snapshot::Snapshot,
 };
@@ -39,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) recorder: Arc<Recorder>,
     /// The newest decisions.
     pub(crate) decisions: Decisions,
+    /// Faults to be made on purpose.
+    pub(crate) drills: Drills,
+    /// Whether operators want callers to go elsewhere.
+    pub(crate) duty: Duty,
     /// For `/metrics`.
     pub(crate) metrics: Metrics,
     /// Woken when a protection may have changed.
@@ -72,6 +78,8 @@ impl Shared {
             credentials: Arc::new(Credentials::new()),
             recorder,
             decisions: Decisions::default(),
+            drills: Drills::default(),
+            duty: Duty::default(),
             metrics: Metrics::new(),
             protections_changed: Notify::new(),
             snapshot_changed: Notify::new(),

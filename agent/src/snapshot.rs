@@ -102,6 +102,14 @@ impl Snapshot {
         }
     }
 
+    /// The virtual model's name. None: a pin.
+    pub(crate) fn virtual_model(&self, goal: Goal) -> Option<&str> {
+        match goal {
+            Goal::Virtual(index) => Some(&self.model_names[index]),
+            Goal::Pin(_) => None,
+        }
+    }
+
     /// The full name of a deployment.
     pub(crate) fn deployment_name(&self, deployment: DeploymentIndex) -> &Arc<str> {
         &self.deployment_names[deployment.0 as usize]

@@ -20,6 +20,7 @@ use crate::{
         self, Cache, Identity, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts, run_sync,
         run_telemetry,
     },
+    drills::{self, Orders},
     engine::Worker,
     grpc,
     ingress::{self, Limits},
@@ -93,6 +94,9 @@ pub struct Running {
     /// Its stable name.
     pub agent_id: String,
     stopped: oneshot::Receiver<()>,
+    /// What the control plane would order.
+    #[cfg(test)]
+    pub(crate) orders: watch::Sender<Arc<Orders>>,
 }
 
 impl Running {
@@ -159,12 +163,23 @@ pub(crate) async fn start_limited(
     agent.background.spawn(ops::serve(Arc::clone(&agent.shared), ops, agent.stop.clone()));
     agent.follow_tables(&tables);
     agent.background.spawn(watch_credentials(Arc::clone(&agent.shared), agent.stop.clone()));
+    let (orders, obeyed) = watch::channel(Arc::new(Orders::default()));
+    agent.background.spawn(drills::obey(Arc::clone(&agent.shared), obeyed, agent.stop.clone()));
+    #[cfg(not(test))]
+    drop(orders);
     if let Some(channel) = channel {
         agent.connect(channel, &identity, tables, recorder);
     }
     let (done, stopped) = oneshot::channel();
     tokio::spawn(agent.run(health, done));
-    Ok(Running { listen, ops_listen, agent_id: identity.agent_id.clone(), stopped })
+    Ok(Running {
+        listen,
+        ops_listen,
+        agent_id: identity.agent_id.clone(),
+        stopped,
+        #[cfg(test)]
+        orders,
+    })
 }
 
 fn identity(options: &Options, listen: SocketAddr) -> Result<Arc<Identity>, StartError> {

@@ -81,6 +81,17 @@ impl Trace {
         text
     }
 
+    /// The drills that took hold of attempts, each once; empty: none did.
+    pub(crate) fn faults(&self) -> String {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.attempts.iter().filter_map(|attempt| attempt.fault.as_deref()) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(",")
+    }
+
     /// The attempt whose answer the caller gets.
     pub(crate) fn winner(&self) -> Option<&AttemptRecord> {
         self.chosen.map(|id| &self.attempts[id.0 as usize])
@@ -110,6 +121,9 @@ pub(super) fn close(
         .attempts
         .get_or_create(&AttemptLabels { deployment: deployment.to_string(), outcome: class.name() })
         .inc();
+    if let Some(fault) = &record.fault {
+        shared.metrics.count_faulted(fault, deployment);
+    }
     if let Some(ttft) = record.ttft {
         shared.metrics.ttft.observe(ttft.as_secs_f64());
     }

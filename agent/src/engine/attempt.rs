@@ -18,8 +18,9 @@ use trunkline_routing::{
     table::{DeploymentIndex, Timeouts},
 };
 
-use super::{Job, Worker, race::Heard};
+use super::{Job, Worker, drilled, race::Heard};
 use crate::{
+    drills::Hold,
     openai::{
         answer::{self, Answer, AnswerFacts},
         error_body::{self, ApiError, ERROR_BODY_MAX},
@@ -104,6 +105,14 @@ impl FailedAttempt {
         }))
     }
 
+    /// An answer whose status says error.
+    pub(super) fn refused(status: u16, headers: HeaderMap, body: Bytes) -> AttemptEnd {
+        let error = error_body::parse(&body);
+        let hint = retry_hint(status, &|name| headers.get(name)?.to_str().ok());
+        let classified = classify(status, &error.fields(), hint);
+        AttemptEnd::Failed(Box::new(Self { classified, status, headers, body, error, usage: None }))
+    }
+
     fn unusable(fault: BodyFault, usage: Option<Usage>) -> AttemptEnd {
         let end = Self::bare(classify_body(fault), StatusCode::OK.as_u16());
         match end {
@@ -133,9 +142,15 @@ pub(super) async fn run(
     deployment: DeploymentIndex,
     tier: usize,
     heard: Heard,
+    hold: Option<Hold>,
 ) -> AttemptEnd {
     let started = Instant::now();
     let timeouts = job.snapshot.route(job.goal).model.tiers[tier].timeouts;
+    if let Some(hold) = &hold
+        && let Some(end) = drilled::before_sending(hold).await
+    {
+        return end;
+    }
     let table = job.snapshot.table();
     let provider_index = table.deployment(deployment).provider;
     let provider = table.provider(provider_index);
@@ -147,7 +162,12 @@ pub(super) async fn run(
         return FailedAttempt::bare(classify(401, &ErrorFields::default(), None), 0);
     };
     let request = build(&job, endpoint, deployment, credential);
-    match worker.upstream.send(endpoint, request, timeouts.connect).await {
+    let answer = worker.upstream.send(endpoint, request, timeouts.connect).await;
+    let answer = match hold {
+        Some(hold) => answer.map(|answer| answer.map(|body| drilled::cut(body, hold))),
+        None => answer,
+    };
+    match answer {
         Ok(response) if !response.status().is_success() => refused(response).await,
         Ok(response) if job.scanned.stream => open(response, started, timeouts).await,
         Ok(response) => {
@@ -201,17 +221,7 @@ async fn refused(response: Response<UpstreamBody>) -> AttemptEnd {
     // A body that does not come leaves the status to speak.
     let body = timeout(ERROR_BODY_WITHIN, collect(body, ERROR_BODY_MAX)).await;
     let body = body.ok().and_then(Result::ok).unwrap_or_default();
-    let error = error_body::parse(&body);
-    let hint = retry_hint(status, &|name| parts.headers.get(name)?.to_str().ok());
-    let classified = classify(status, &error.fields(), hint);
-    AttemptEnd::Failed(Box::new(FailedAttempt {
-        classified,
-        status,
-        headers: parts.headers,
-        body,
-        error,
-        usage: None,
-    }))
+    FailedAttempt::refused(status, parts.headers, body)
 }
 
 /// A whole answer.

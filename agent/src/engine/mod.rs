@@ -18,6 +18,7 @@ use trunkline_routing::{
 
 mod account;
 mod attempt;
+mod drilled;
 mod job;
 mod race;
 mod report;
@@ -32,7 +33,8 @@ pub(crate) use self::{
 };
 use self::{attempt::AttemptEnd, race::Race};
 use crate::{
-    decisions::AttemptRecord, openai::usage::Usage, shared::Shared, snapshot::Snapshot, upstream::Upstream,
+    decisions::AttemptRecord, drills::Hold, openai::usage::Usage, shared::Shared, snapshot::Snapshot,
+    upstream::Upstream,
 };
 
 /// One worker thread's part: its own connections, and what all share.
@@ -85,9 +87,9 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     loop {
         match flight.consult(Request::next) {
             Directive::Start { id, deployment, tier } => {
-                flight.begin(id, deployment);
+                let hold = flight.begin(id, deployment);
                 let (worker, job) = (Arc::clone(worker), Arc::clone(job));
-                race.add(id, |heard| attempt::run(worker, job, deployment, tier, heard));
+                race.add(id, |heard| attempt::run(worker, job, deployment, tier, heard, hold));
             }
             Directive::Kill(id) => {
                 race.remove(id);
@@ -166,8 +168,13 @@ impl<'a> Flight<'a> {
         ask(&mut self.request, &mut context)
     }
 
-    fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex) {
+    /// Opens the attempt's record. Some: a drill takes hold of it.
+    fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex) -> Option<Hold> {
         debug_assert_eq!(id.0 as usize, self.trace.attempts.len());
+        let snapshot = &self.job.snapshot;
+        let name = snapshot.deployment_name(deployment);
+        let hold =
+            self.worker.shared.drills.hold(name, snapshot.virtual_model(self.job.goal), &mut rand::rng());
         self.trace.attempts.push(AttemptRecord {
             deployment,
             class: None,
@@ -177,7 +184,9 @@ impl<'a> Flight<'a> {
             duration: None,
             tokens: None,
             cost: None,
+            fault: hold.as_ref().map(|hold| Arc::clone(&hold.name)),
         });
+        hold
     }
 
     /// An attempt ended by itself. Some: the request is answered.

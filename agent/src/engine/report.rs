@@ -65,6 +65,7 @@ pub(crate) fn report(
             duration: Some(duration),
             tokens: usage,
             cost,
+            fault: None,
         });
     }
 }

@@ -49,7 +49,7 @@ fn attempt(record: &DecisionRecord, attempt: &AttemptRecord) -> Attempt {
         usage: attempt.tokens.map(|(tokens, source)| usage(tokens, source)),
         cost_nano_usd: attempt.cost.map(|cost| cost.0),
         started_after: wire_duration(attempt.started.since(record.at)),
-        fault: String::new(),
+        fault: attempt.fault.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

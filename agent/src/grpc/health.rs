@@ -21,25 +21,28 @@ pub(crate) async fn tell(reporter: &HealthReporter, serving: bool) {
     }
 }
 
-/// Serving from the first routing table to `shutdown`, as readiness. Returns when
-/// everybody was told that it is over.
+/// Serving from the first routing table to `shutdown`, but not while the agent is out of
+/// service, as readiness. Returns when everybody was told that it is over.
 pub(crate) async fn follow(shared: Arc<Shared>, reporter: HealthReporter, shutdown: CancellationToken) {
-    while shared.snapshot().is_none() && !shutdown.is_cancelled() {
-        let mut changed = pin!(shared.snapshot_changed.notified());
-        changed.as_mut().enable();
-        if shared.snapshot().is_some() {
-            break;
+    let mut duty = shared.duty.reason();
+    let mut told = None;
+    while !shutdown.is_cancelled() {
+        let mut loaded = pin!(shared.snapshot_changed.notified());
+        loaded.as_mut().enable();
+        let in_service = duty.borrow_and_update().is_none();
+        let serving = in_service && shared.snapshot().is_some();
+        // Watchers hear of changes, not of each table.
+        if told.replace(serving) != Some(serving) {
+            tell(&reporter, serving).await;
         }
         tokio::select! {
             biased;
             // Stopping first: there is nothing to finish.
             () = shutdown.cancelled() => {}
-            () = changed => {}
+            // Its sender lives as long as `shared`.
+            _ = duty.changed() => {}
+            () = loaded => {}
         }
     }
-    if !shutdown.is_cancelled() {
-        tell(&reporter, true).await;
-    }
-    shutdown.cancelled().await;
     tell(&reporter, false).await;
 }

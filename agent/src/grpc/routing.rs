@@ -22,7 +22,7 @@ use trunkline_routing::decide;
 use super::{chat, convert, refuse, stream, watch};
 use crate::{
     decisions::DecisionRecord,
-    engine::{self, Endpoint, Forwarded, Job, Success, Worker},
+    engine::{self, Endpoint, Forwarded, Job, Refusal, Success, Trace, Worker},
     ingress::{Admitted, Arrived, Caller, LocalError, api_key},
     openai::scan::scan,
 };
@@ -127,10 +127,11 @@ impl RoutingService for Routing {
     ) -> Result<Response<CompleteResponse>, Status> {
         let job = self.job(&request, request.get_ref(), false)?;
         let done = engine::run(&self.worker, &job).await;
+        let faults = done.trace.faults();
         let whole = match done.result {
             Ok(Success::Whole(whole)) => whole,
             Ok(Success::Stream(_)) => return Err(Status::internal("a stream came for a unary request")),
-            Err(refusal) => return Err(refuse::refusal(&refusal, &done.trace)),
+            Err(refusal) => return Err(refused(&refusal, &done.trace)),
         };
         let (message, finish_reason) =
             chat::whole(&whole.body).map_err(|chat::Unreadable| refuse::unreadable(&done.trace.id))?;
@@ -138,12 +139,14 @@ impl RoutingService for Routing {
         let shared = &self.worker.shared;
         let decision =
             shared.decisions.get(&done.trace.id).map(|record| convert::decision(shared, &record.lock()));
-        Ok(Response::new(CompleteResponse {
+        let mut response = Response::new(CompleteResponse {
             message: Some(message),
             finish_reason,
             usage: used.map(|(tokens, source)| convert::usage(tokens, source)),
             decision,
-        }))
+        });
+        tell_faults(response.metadata_mut(), &faults);
+        Ok(response)
     }
 
     type StreamCompleteStream = Pin<Box<dyn Stream<Item = Result<StreamCompleteResponse, Status>> + Send>>;
@@ -158,11 +161,15 @@ impl RoutingService for Routing {
         let done = engine::run(&self.worker, &job).await;
         match done.result {
             Ok(Success::Stream(tail)) => {
-                let events = stream::events(Arc::clone(&self.worker), done.trace, tail);
-                Ok(Response::new(Box::pin(events)))
+                let faults = done.trace.faults();
+                let events: Self::StreamCompleteStream =
+                    Box::pin(stream::events(Arc::clone(&self.worker), done.trace, tail));
+                let mut response = Response::new(events);
+                tell_faults(response.metadata_mut(), &faults);
+                Ok(response)
             }
             Ok(Success::Whole(_)) => Err(Status::internal("a unary answer came for a stream")),
-            Err(refusal) => Err(refuse::refusal(&refusal, &done.trace)),
+            Err(refusal) => Err(refused(&refusal, &done.trace)),
         }
     }
 
@@ -218,6 +225,22 @@ impl RoutingService for Routing {
         let caller = caller.map_err(|error| refuse::local(&error))?;
         let models = watch::wanted(&caller, request.into_inner().models)?;
         Ok(Response::new(Box::pin(watch::routes(Arc::clone(&self.worker.shared), caller.tenant(), models))))
+    }
+}
+
+/// A refusal of the engine, which names the drills that had a part in it.
+fn refused(refusal: &Refusal, trace: &Trace) -> Status {
+    let mut status = refuse::refusal(refusal, trace);
+    tell_faults(status.metadata_mut(), &trace.faults());
+    status
+}
+
+/// Names the drills that took hold of attempts.
+fn tell_faults(metadata: &mut MetadataMap, faults: &str) {
+    if !faults.is_empty()
+        && let Ok(faults) = faults.parse()
+    {
+        metadata.insert("x-trunkline-fault", faults);
     }
 }
 

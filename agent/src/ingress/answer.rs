@@ -20,7 +20,7 @@ use super::error::{LocalError, upstream_response};
 use crate::engine::{Done, Job, Refusal, Success, Tail, Trace};
 
 /// Our own headers, two that are passed on, and what hyper adds.
-const HEADERS: usize = 12;
+const HEADERS: usize = 13;
 // Checked and hashed at compile time, or once, not per request.
 pub(super) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) static DECISION: HeaderName = HeaderName::from_static("x-trunkline-decision");
@@ -30,6 +30,7 @@ static STRATEGY: HeaderName = HeaderName::from_static("x-trunkline-strategy");
 static REVISION: HeaderName = HeaderName::from_static("x-trunkline-revision");
 static DEPLOYMENT: HeaderName = HeaderName::from_static("x-trunkline-deployment");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+static FAULT: HeaderName = HeaderName::from_static("x-trunkline-fault");
 static COST: HeaderName = HeaderName::from_static("x-trunkline-cost-usd");
 
 /// The body of an answer.
@@ -141,6 +142,7 @@ fn describe(job: &Job, trace: &Trace, headers: &mut HeaderMap) {
     let route = job.snapshot.route(job.goal);
     insert(headers, &DECISION, &trace.id);
     insert(headers, &ATTEMPTS, &trace.attempts_header(job));
+    insert(headers, &FAULT, &trace.faults());
     headers.insert(&STRATEGY, HeaderValue::from_static(route.model.strategy.name()));
     headers.insert(&REVISION, HeaderValue::from(job.snapshot.table().version.revision));
     if let Some(winner) = trace.winner() {

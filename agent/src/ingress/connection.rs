@@ -86,18 +86,35 @@ async fn silent_while_draining(site: &Site) {
 async fn http1(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
     let turns = Arc::new(Turns::new());
     let io = TokioIo::new(Socket::http1(stream, site.limits, Arc::clone(&turns)));
-    let service = service_fn(move |request| dispatch(Arc::clone(site), Some(turns.serve()), request));
+    let service = service_fn(move |request| {
+        let served = dispatch(Arc::clone(site), Some(turns.serve()), request);
+        async move {
+            let mut response = served.await?;
+            if site.worker.shared.duty.is_off() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.half_close(false).max_buf_size(HEADER_BYTES_MAX).max_headers(HEADERS_MAX);
     let serving = pin!(builder.serve_connection(io, service));
-    until_drained(site, serving, http1::Connection::graceful_shutdown).await
+    until_told(site.draining.cancelled(), serving, http1::Connection::graceful_shutdown).await
 }
 
 async fn http2(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
     let io = TokioIo::new(Socket::http2(stream, site.limits));
     let site_of_request = Arc::clone(site);
-    let service = service_fn(move |request| dispatch(Arc::clone(&site_of_request), None, request));
+    let leave = site.draining.child_token();
+    let told = leave.clone();
+    let service = service_fn(move |request| {
+        if site_of_request.worker.shared.duty.is_off() {
+            // This one is served; the next goes elsewhere.
+            leave.cancel();
+        }
+        dispatch(Arc::clone(&site_of_request), None, request)
+    });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -105,12 +122,12 @@ async fn http2(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
         .keep_alive_timeout(site.limits.pong);
     builder.max_concurrent_streams(STREAMS_MAX).max_header_list_size(HEADER_LIST_MAX);
     let serving = pin!(builder.serve_connection(io, service));
-    until_drained(site, serving, http2::Connection::graceful_shutdown).await
+    until_told(told.cancelled(), serving, http2::Connection::graceful_shutdown).await
 }
 
-/// Serves; once draining, `stop` tells the connection to take no more requests.
-async fn until_drained<C: Future>(
-    site: &Site,
+/// Serves; once `leave` is there, `stop` tells the connection to take no more requests.
+async fn until_told<C: Future>(
+    leave: impl Future<Output = ()>,
     mut serving: Pin<&mut C>,
     stop: impl FnOnce(Pin<&mut C>),
 ) -> C::Output {
@@ -118,7 +135,7 @@ async fn until_drained<C: Future>(
         biased;
         // What is ready is served before the connection is told to stop.
         result = serving.as_mut() => result,
-        () = site.draining.cancelled() => {
+        () = leave => {
             stop(serving.as_mut());
             serving.await
         }

@@ -23,6 +23,8 @@ use crate::{
 };
 
 mod drain;
+mod drills;
+mod duty;
 mod grpc;
 mod http;
 mod start;
@@ -31,6 +33,9 @@ mod stream;
 /// No test waits longer.
 const LIMIT: Duration = Duration::from_secs(20);
 const ANSWER: &str = r#"{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+const STREAM: &str = r#"{"model":"chat","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+/// A whole answer as events.
+const WHOLE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 const CHAT: &str = r#"{"model":"chat","messages":[{"role":"user","content":"hi"}]}"#;
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -226,8 +231,7 @@ impl Agent {
         let mut metrics = String::new();
         let counted = async {
             loop {
-                let mut stream = TcpStream::connect(self.running.ops_listen).await.unwrap();
-                metrics = exchange(&mut stream, "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
+                metrics = self.ops("/metrics").await;
                 if metrics.lines().any(|one| one == line) {
                     return;
                 }
@@ -236,6 +240,12 @@ impl Agent {
         };
         let counted = timeout(LIMIT, counted).await;
         assert!(counted.is_ok(), "{line} is not in {metrics}");
+    }
+
+    /// An answer of the operators' port.
+    async fn ops(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.running.ops_listen).await.unwrap();
+        exchange(&mut stream, &format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await
     }
 
     async fn stopped(self) {
@@ -251,6 +261,16 @@ async fn exchange(stream: &mut TcpStream, request: &str) -> String {
 
 fn post(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: a\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// An answer in chunks, to its last one.
+async fn chunks(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(b"0\r\n\r\n") {
+        let some = within(stream.read_buf(&mut read)).await.unwrap();
+        assert!(some > 0, "closed before the end: {}", String::from_utf8_lossy(&read));
+    }
+    String::from_utf8(read).unwrap()
 }
 
 /// Waits until the agent has closed.

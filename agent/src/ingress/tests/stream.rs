@@ -2,21 +2,9 @@
 
 use super::*;
 
-const STREAM: &str = r#"{"model":"chat","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
 const OK: &str = "trunkline_agent_attempts_total{deployment=\"p0/m\",outcome=\"ok\"} 1";
 
-/// The body up to its last chunk.
-async fn body(stream: &mut TcpStream) -> String {
-    let mut read = Vec::new();
-    while !read.ends_with(b"0\r\n\r\n") {
-        let some = within(stream.read_buf(&mut read)).await.unwrap();
-        assert!(some > 0, "closed before the end: {}", String::from_utf8_lossy(&read));
-    }
-    String::from_utf8(read).unwrap()
-}
-
 const CUT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}]}\n\ndata: [DONE]\n\n";
-const WHOLE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
 #[tokio::test]
 async fn done_without_a_finish_reason_is_told_as_a_cut() {
@@ -24,7 +12,7 @@ async fn done_without_a_finish_reason_is_told_as_a_cut() {
     let agent = Agent::start(&document(&[&provider], ""), Limits::default()).await;
     let mut stream = agent.connect().await;
     stream.write_all(post("/v1/chat/completions", "", STREAM).as_bytes()).await.unwrap();
-    let answer = body(&mut stream).await;
+    let answer = chunks(&mut stream).await;
     assert_eq!(answer.matches("upstream_broke_off").count(), 1, "{answer}");
     assert!(answer.contains("\"hi\"") && !answer.contains("[DONE]"), "{answer}");
     agent.counted("trunkline_agent_attempts_total{deployment=\"p0/m\",outcome=\"mid_stream\"} 1").await;
@@ -36,7 +24,7 @@ async fn whole_answer_ends_though_its_provider_does_not() {
     let agent = Agent::start(&document(&[&provider], ""), Limits::default()).await;
     let mut stream = agent.connect().await;
     stream.write_all(post("/v1/chat/completions", "", STREAM).as_bytes()).await.unwrap();
-    let answer = body(&mut stream).await;
+    let answer = chunks(&mut stream).await;
     assert!(answer.contains("[DONE]") && !answer.contains("error"), "{answer}");
     agent.counted(OK).await;
 }
