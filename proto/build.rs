@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc", "::tonic_types::pb")
         .compile_well_known_types(false)
         .bytes(".trunkline.agent.v1.Update.state_sha256")
+        .bytes(".trunkline.agent.v1.Update.resources_sha256")
         .compile_fds(prost_types::FileDescriptorSet::decode(&*set.encode_to_vec())?)?;
     Ok(())
 }

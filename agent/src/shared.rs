@@ -183,7 +183,6 @@ mod tests {
     use std::fs;
 
     use rand::{SeedableRng as _, rngs::StdRng};
-    use trunkline_proto::admin::v1::Config;
     use trunkline_routing::{
         classify::{ErrorFields, classify},
         learn::learn,
@@ -226,7 +225,7 @@ mod tests {
         let key = directory.path().join("key");
         fs::write(&key, "sk-refused").unwrap();
         let shared = Arc::new(Shared::new(Arc::new(Recorder::new()), CancellationToken::new()));
-        shared.load(Arc::new(LoadedTable { config: Config::default(), table: table(&key) }));
+        shared.load(Arc::new(LoadedTable { table: table(&key), ..LoadedTable::default() }));
         let snapshot = shared.snapshot().unwrap();
         let quarantined = || !shared.registry.lock().protections(shared.clock.now()).1.is_empty();
         let rotate = async {

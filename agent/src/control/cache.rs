@@ -2,6 +2,7 @@
 //! a control plane. Two generations; what can't be read is moved aside and never fatal.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -10,17 +11,21 @@ use std::{
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use trunkline_proto::admin::v1::Config;
+use trunkline_proto::{admin::v1::Config, convert::sync::State};
 use trunkline_routing::table::Version;
 
 /// Says what the file is.
 const MAGIC: [u8; 8] = *b"TRUNKTBL";
-/// Grows when the layout below changes; others are moved aside.
-const FORMAT: u32 = 1;
+/// Grows when the layout below changes.
+const FORMAT: u32 = 2;
+/// The one before it: no hashes of resources. Still read; later ones are moved aside.
+const FORMAT_WITHOUT_HASHES: u32 = 1;
 /// The newest and the one before it.
 const GENERATIONS: [&str; 2] = ["table.bin", "table.previous.bin"];
 /// Epochs are UUIDs; this is far more.
 const EPOCH_BYTES_MAX: usize = 256;
+/// An update with a resource's key in it is smaller.
+const KEY_BYTES_MAX: usize = 64 << 20;
 
 /// A directory that holds the last good configuration.
 #[derive(Clone, Debug)]
@@ -32,7 +37,7 @@ pub struct Cache {
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The newest that is whole.
-    pub state: Option<(Version, Config)>,
+    pub state: Option<(Version, State)>,
     /// Files that were moved aside, and why.
     pub set_aside: Vec<(PathBuf, BadCache)>,
 }
@@ -47,7 +52,7 @@ pub enum BadCache {
     #[error("not a cached table, or cut off")]
     Layout,
     /// Of another version of this program.
-    #[error("format {0} is not known; this program writes {FORMAT}")]
+    #[error("format {0} is not known; this program reads 1 to {FORMAT}")]
     Format(u32),
     /// Changed since it was written.
     #[error("checksum differs from content")]
@@ -89,12 +94,12 @@ impl Cache {
     ///
     /// # Errors
     /// If the disk refuses; what was there stays usable.
-    pub fn store(&self, version: &Version, config: &Config) -> io::Result<()> {
+    pub fn store(&self, version: &Version, state: &State) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let [newest, previous] = GENERATIONS.map(|name| self.directory.join(name));
         let temporary = newest.with_extension("tmp");
         let mut file = File::create(&temporary)?;
-        file.write_all(&encode(version, config))?;
+        file.write_all(&encode(version, state))?;
         file.sync_all()?;
         match fs::rename(&newest, &previous) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -106,14 +111,25 @@ impl Cache {
 }
 
 /// magic, format, epoch length, epoch, revision, SHA-256 of all before and after it,
-/// configuration. Integers are little-endian.
-fn encode(version: &Version, config: &Config) -> Vec<u8> {
+/// number of resources, each with its key's length, key and hash, configuration.
+/// Integers are little-endian.
+fn encode(version: &Version, state: &State) -> Vec<u8> {
+    let mut body = (state.hashes().len() as u32).to_le_bytes().to_vec();
+    for (key, hash) in state.hashes() {
+        body.extend((key.len() as u32).to_le_bytes());
+        body.extend(key.as_bytes());
+        body.extend(hash);
+    }
+    body.extend(state.config().encode_to_vec());
+    framed(FORMAT, version, body)
+}
+
+fn framed(format: u32, version: &Version, body: Vec<u8>) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
-    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend(format.to_le_bytes());
     bytes.extend((version.epoch.len() as u32).to_le_bytes());
     bytes.extend(version.epoch.as_bytes());
     bytes.extend(version.revision.to_le_bytes());
-    let body = config.encode_to_vec();
     let checksum = checksum(&bytes, &body);
     bytes.extend(checksum);
     bytes.extend(body);
@@ -124,7 +140,7 @@ fn checksum(header: &[u8], body: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(header).chain_update(body).finalize().into()
 }
 
-fn read(path: &Path) -> Result<Option<(Version, Config)>, BadCache> {
+fn read(path: &Path) -> Result<Option<(Version, State)>, BadCache> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -133,30 +149,43 @@ fn read(path: &Path) -> Result<Option<(Version, Config)>, BadCache> {
     decode(&bytes).map(Some)
 }
 
-fn decode(bytes: &[u8]) -> Result<(Version, Config), BadCache> {
+fn decode(bytes: &[u8]) -> Result<(Version, State), BadCache> {
     let mut rest = bytes;
     if take(&mut rest)? != MAGIC {
         return Err(BadCache::Layout);
     }
     let format = u32::from_le_bytes(take(&mut rest)?);
-    if format != FORMAT {
+    if !(FORMAT_WITHOUT_HASHES..=FORMAT).contains(&format) {
         return Err(BadCache::Format(format));
     }
-    let epoch_bytes = u32::from_le_bytes(take(&mut rest)?) as usize;
-    if epoch_bytes > EPOCH_BYTES_MAX {
-        return Err(BadCache::Layout);
-    }
-    let (epoch, after) = rest.split_at_checked(epoch_bytes).ok_or(BadCache::Layout)?;
-    rest = after;
+    let epoch = text(&mut rest, EPOCH_BYTES_MAX)?;
     let revision = u64::from_le_bytes(take(&mut rest)?);
     let header = &bytes[..bytes.len() - rest.len()];
     let expected: [u8; 32] = take(&mut rest)?;
     if checksum(header, rest) != expected {
         return Err(BadCache::Checksum);
     }
-    let epoch = String::from_utf8(epoch.to_vec()).map_err(|_| BadCache::Layout)?;
+    let hashes = if format == FORMAT { Some(hashes(&mut rest)?) } else { None };
     let config = Config::decode(rest).map_err(BadCache::Decode)?;
-    Ok((Version { epoch, revision }, config))
+    let state = match hashes {
+        Some(hashes) => State::restored(config, hashes),
+        // Written by a build that knew all that it held, or it would have refused it.
+        None => State::of(&config),
+    };
+    Ok((Version { epoch, revision }, state))
+}
+
+fn hashes(rest: &mut &[u8]) -> Result<BTreeMap<String, [u8; 32]>, BadCache> {
+    let count = u32::from_le_bytes(take(rest)?);
+    (0..count).map(|_| Ok((text(rest, KEY_BYTES_MAX)?, take(rest)?))).collect()
+}
+
+fn text(rest: &mut &[u8], max: usize) -> Result<String, BadCache> {
+    let length = u32::from_le_bytes(take(rest)?) as usize;
+    let (text, after) = rest.split_at_checked(length.min(max + 1)).ok_or(BadCache::Layout)?;
+    *rest = after;
+    let text = String::from_utf8(text.to_vec()).map_err(|_| BadCache::Layout)?;
+    if text.len() > max { Err(BadCache::Layout) } else { Ok(text) }
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadCache> {
@@ -167,22 +196,23 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadCache> {
 
 #[cfg(test)]
 mod tests {
-    use trunkline_proto::types::v1::Provider;
+    use trunkline_proto::{agent::v1::Resource, types::v1::Provider};
 
     use super::*;
 
-    fn state(revision: u64) -> (Version, Config) {
+    fn state(revision: u64) -> (Version, State) {
         let provider = Provider { name: format!("p{revision}"), ..Provider::default() };
         let config = Config { providers: vec![provider], ..Config::default() };
-        (Version { epoch: "e".to_owned(), revision }, config)
+        let unknown = Resource { key: "budget/b".to_owned(), sha256: vec![9; 32], resource: None };
+        (Version { epoch: "e".to_owned(), revision }, State::of(&config).apply(vec![unknown], &[]))
     }
 
     fn cache_of(revisions: &[u64]) -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path().join("cache"));
         for revision in revisions {
-            let (version, config) = state(*revision);
-            cache.store(&version, &config).unwrap();
+            let (version, state) = state(*revision);
+            cache.store(&version, &state).unwrap();
         }
         (directory, cache)
     }
@@ -225,5 +255,34 @@ mod tests {
             fs::write(&newest, &good[..length]).unwrap();
             assert_eq!(cache.load().state, Some(state(1)), "{length} bytes");
         }
+    }
+
+    #[test]
+    fn two_bad_generations_are_both_set_aside_and_nothing_is_loaded() {
+        let (_directory, cache) = cache_of(&[1, 2]);
+        for name in GENERATIONS {
+            fs::write(cache.directory.join(name), b"TRUNKTBL and then nothing").unwrap();
+        }
+        let loaded = cache.load();
+        assert!(loaded.state.is_none());
+        let aside: Vec<_> = loaded.set_aside.iter().map(|(path, _)| path.exists()).collect();
+        assert_eq!(aside, [true, true]);
+        assert!(cache.load().set_aside.is_empty(), "they are reported once");
+        let (version, newest) = state(3);
+        cache.store(&version, &newest).unwrap();
+        assert_eq!(cache.load().state, Some(state(3)));
+    }
+
+    #[test]
+    fn a_file_of_the_format_before_is_loaded() {
+        let (_directory, cache) = cache_of(&[1]);
+        let (version, _) = state(2);
+        let config = Config {
+            providers: vec![Provider { name: "p".to_owned(), ..Provider::default() }],
+            ..Config::default()
+        };
+        let old = framed(FORMAT_WITHOUT_HASHES, &version, config.encode_to_vec());
+        fs::write(cache.directory.join(GENERATIONS[0]), old).unwrap();
+        assert_eq!(cache.load().state, Some((version, State::of(&config))));
     }
 }

@@ -1,7 +1,10 @@
 //! Owns the newest routing table. A change is checked as a whole, takes effect at once
 //! for all readers, and is kept on disk; or it is refused and nothing changes.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use thiserror::Error;
 use tokio::sync::watch;
@@ -9,7 +12,10 @@ use tonic::Code;
 use trunkline_proto::{
     admin::v1::Config,
     agent::v1::Update,
-    convert::{canonical, removal_guard, routing_table, sync},
+    convert::{
+        Lenient, removal_guard, routing_table, routing_table_lenient,
+        sync::{self, State},
+    },
     problems::Problems,
 };
 use trunkline_routing::table::{RoutingTable, Version};
@@ -17,12 +23,14 @@ use trunkline_routing::table::{RoutingTable, Version};
 use super::{Cache, version_from_wire};
 
 /// A configuration and what agents decide by.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LoadedTable {
-    /// In canonical form; deltas apply to it.
-    pub config: Config,
-    /// Made of `config`.
+    /// Deltas apply to it.
+    pub state: State,
+    /// Made of its configuration.
     pub table: RoutingTable,
+    /// What this build does not know of the configuration, and what it was taken as.
+    pub assumed: Problems,
 }
 
 /// The newest routing table.
@@ -30,6 +38,9 @@ pub struct LoadedTable {
 pub struct TableStore {
     newest: watch::Sender<Option<Arc<LoadedTable>>>,
     cache: Option<Cache>,
+    /// The cached state was written by a build that did not know all of it. This one may
+    /// know more, so it asks for everything again.
+    partial: AtomicBool,
 }
 
 /// Why an update was refused.
@@ -51,7 +62,7 @@ pub enum UpdateError {
     #[error("invalid configuration: {0}")]
     Invalid(Problems),
     /// The result is not what the control plane has.
-    #[error("state_sha256 differs from that of the resulting table; send a snapshot")]
+    #[error("the hash of the resulting table differs from that of the update; send a snapshot")]
     Checksum,
 }
 
@@ -69,7 +80,7 @@ impl UpdateError {
 impl TableStore {
     /// No table yet. Without a cache nothing is kept on disk.
     pub fn new(cache: Option<Cache>) -> Self {
-        Self { newest: watch::Sender::new(None), cache }
+        Self { newest: watch::Sender::new(None), cache, partial: AtomicBool::new(false) }
     }
 
     /// Takes the table that was kept on disk, if there is a good one. Blocks.
@@ -79,9 +90,14 @@ impl TableStore {
         for (path, why) in &loaded.set_aside {
             tracing::warn!(path = %path.display(), error = %why, "cached table set aside");
         }
-        let Some((version, config)) = loaded.state else { return };
-        if let Err(problems) = self.install(version, config) {
-            tracing::warn!(error = %problems, "cached table is not valid for this build");
+        let Some((version, state)) = loaded.state else { return };
+        let partial = !state.not_fully_known().is_empty();
+        match load(version, state) {
+            Ok(loaded) => {
+                self.partial.store(partial, Ordering::Relaxed);
+                self.newest.send_replace(Some(Arc::new(loaded)));
+            }
+            Err(problems) => tracing::warn!(error = %problems, "cached table is not valid for this build"),
         }
     }
 
@@ -90,9 +106,10 @@ impl TableStore {
     /// # Errors
     /// What is wrong with it; then nothing changes.
     pub fn install(&self, version: Version, config: Config) -> Result<(), Problems> {
-        let config = canonical(config);
         let table = routing_table(version, &config)?;
-        self.newest.send_replace(Some(Arc::new(LoadedTable { config, table })));
+        let state = State::of(&config);
+        let loaded = LoadedTable { state, table, assumed: Problems::default() };
+        self.newest.send_replace(Some(Arc::new(loaded)));
         Ok(())
     }
 
@@ -111,6 +128,12 @@ impl TableStore {
         self.newest.borrow().as_ref().map(|loaded| loaded.table.version.clone())
     }
 
+    /// Where the control plane may resume. None: nothing is held, or all of it is wanted
+    /// again.
+    pub fn resume_from(&self) -> Option<Version> {
+        if self.partial.load(Ordering::Relaxed) { None } else { self.applied() }
+    }
+
     /// Applies all parts of one update, or nothing. `has_traffic` says whether a virtual
     /// model is in use here.
     ///
@@ -122,6 +145,7 @@ impl TableStore {
         has_traffic: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<Arc<LoadedTable>, UpdateError> {
         let loaded = Arc::new(self.build(parts, has_traffic)?);
+        self.partial.store(false, Ordering::Relaxed);
         self.newest.send_replace(Some(Arc::clone(&loaded)));
         self.keep(Arc::clone(&loaded)).await;
         Ok(loaded)
@@ -134,7 +158,7 @@ impl TableStore {
     ) -> Result<LoadedTable, UpdateError> {
         let held = self.newest();
         let mut change = merge(parts);
-        let empty = Config::default();
+        let empty = State::default();
         let base = if change.full {
             &empty
         } else {
@@ -143,32 +167,51 @@ impl TableStore {
             if base != version {
                 return Err(UpdateError::Base { base, held: version });
             }
-            held.as_ref().map_or(&empty, |held| &held.config)
+            held.as_ref().map_or(&empty, |held| &held.state)
         };
-        let config = sync::apply(base, change.upserts, &change.removals);
+        let state = base.apply(change.upserts, &change.removals);
         // A snapshot is what an agent of another history gets: all may be different there.
         if !change.force && !change.full {
-            removal_guard(base, &config, &has_traffic).map_err(UpdateError::Removal)?;
+            removal_guard(base.config(), state.config(), &has_traffic).map_err(UpdateError::Removal)?;
         }
+        // A control plane that gives resources no hashes has the older hash only.
+        let right = if change.resources_sha256.is_empty() {
+            change.state_sha256[..] == sync::state_sha256(state.config())
+        } else {
+            change.resources_sha256[..] == state.sha256()
+        };
         let version = version_from_wire(change.version.unwrap_or_default());
-        let table = routing_table(version, &config).map_err(UpdateError::Invalid)?;
-        if change.state_sha256[..] != sync::state_sha256(&config) {
-            return Err(UpdateError::Checksum);
-        }
-        Ok(LoadedTable { config, table })
+        let loaded = load(version, state).map_err(UpdateError::Invalid)?;
+        if right { Ok(loaded) } else { Err(UpdateError::Checksum) }
     }
 
     /// Keeps it for the next start. A disk that refuses does not refuse the update: what
     /// is served is newer than what a restart would find.
     async fn keep(&self, loaded: Arc<LoadedTable>) {
         let Some(cache) = self.cache.clone() else { return };
-        let stored = tokio::task::spawn_blocking(move || cache.store(&loaded.table.version, &loaded.config));
+        let stored = tokio::task::spawn_blocking(move || cache.store(&loaded.table.version, &loaded.state));
         match stored.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "routing table not kept on disk"),
             Err(error) => tracing::error!(%error, "routing table not kept on disk"),
         }
     }
+}
+
+/// The table of a state that a control plane made; what this build does not know of it
+/// is said once.
+fn load(version: Version, state: State) -> Result<LoadedTable, Problems> {
+    let Lenient { table, assumed } = routing_table_lenient(version, state.config())?;
+    let (epoch, revision) = (&table.version.epoch, table.version.revision);
+    let partly_known = state.not_fully_known();
+    if !partly_known.is_empty() {
+        let (count, first) = (partly_known.len(), partly_known[0]);
+        tracing::warn!(epoch, revision, count, first, "resources hold more than this build knows");
+    }
+    if !assumed.is_empty() {
+        tracing::warn!(epoch, revision, %assumed, "configuration values that this build does not know");
+    }
+    Ok(LoadedTable { state, table, assumed })
 }
 
 /// All parts as one: resources of all, the rest from the last.
@@ -182,6 +225,7 @@ fn merge(parts: Vec<Update>) -> Update {
         whole.version = part.version.or(whole.version);
         whole.base = part.base.or(whole.base);
         whole.state_sha256 = part.state_sha256;
+        whole.resources_sha256 = part.resources_sha256;
     }
     whole
 }

@@ -7,6 +7,7 @@ mod decision;
 mod field;
 mod guard;
 mod histogram;
+mod lenient;
 mod outcome;
 mod provider;
 pub mod sync;
@@ -19,5 +20,6 @@ pub use decision::{
 };
 pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};
+pub use lenient::{Lenient, routing_table_lenient};
 pub use outcome::{Reported, outcome, reported, wire_outcome};
 pub use table::routing_table;

@@ -35,13 +35,7 @@ pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Prob
     let credential = wire.credential.as_ref();
     let credential = credential.and_then(|one| self::credential(one, &path.field("credential"), problems));
     field::check_text(&wire.region, &path.field("region"), problems);
-    match v1::OnCancel::try_from(wire.on_cancel) {
-        Ok(v1::OnCancel::Unspecified | v1::OnCancel::Abort) => {}
-        Ok(other @ v1::OnCancel::Drain) => {
-            field::not_built(other.as_str_name(), &path.field("on_cancel"), problems);
-        }
-        Err(_) => field::unknown_enum(wire.on_cancel, &path.field("on_cancel"), problems),
-    }
+    check_on_cancel(wire.on_cancel, &path.field("on_cancel"), problems);
     breaker(wire.breaker.as_ref(), BreakerPolicy::default(), &path.field("breaker"), problems);
     check_health(wire.health_check.as_ref(), &path.field("health_check"), problems);
     Provider {
@@ -53,7 +47,17 @@ pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Prob
     }
 }
 
-fn check_dialect(number: i32, path: &Path<'_>, problems: &mut Problems) {
+/// Only ABORT is built.
+pub(super) fn check_on_cancel(number: i32, path: &Path<'_>, problems: &mut Problems) {
+    match v1::OnCancel::try_from(number) {
+        Ok(v1::OnCancel::Unspecified | v1::OnCancel::Abort) => {}
+        Ok(other @ v1::OnCancel::Drain) => field::not_built(other.as_str_name(), path, problems),
+        Err(_) => field::unknown_enum(number, path, problems),
+    }
+}
+
+/// Only OPENAI is built.
+pub(super) fn check_dialect(number: i32, path: &Path<'_>, problems: &mut Problems) {
     match v1::Dialect::try_from(number) {
         Ok(v1::Dialect::Openai) => {}
         Ok(v1::Dialect::Unspecified) => {
@@ -97,14 +101,19 @@ fn credential(wire: &v1::Credential, path: &Path<'_>, problems: &mut Problems) -
 }
 
 fn check_health(wire: Option<&v1::HealthCheck>, path: &Path<'_>, problems: &mut Problems) {
-    use v1::HealthCheckMode::{Active, Passive, Unspecified};
     let Some(wire) = wire else { return };
-    match v1::HealthCheckMode::try_from(wire.mode) {
-        Ok(Unspecified | Passive) => {}
-        Ok(Active) => field::not_built(Active.as_str_name(), &path.field("mode"), problems),
-        Err(_) => field::unknown_enum(wire.mode, &path.field("mode"), problems),
-    }
+    check_health_mode(wire.mode, &path.field("mode"), problems);
     field::duration(wire.interval.as_ref(), HEALTH_INTERVAL, &path.field("interval"), problems);
+}
+
+/// Only PASSIVE is built.
+pub(super) fn check_health_mode(number: i32, path: &Path<'_>, problems: &mut Problems) {
+    use v1::HealthCheckMode::{Active, Passive, Unspecified};
+    match v1::HealthCheckMode::try_from(number) {
+        Ok(Unspecified | Passive) => {}
+        Ok(Active) => field::not_built(Active.as_str_name(), path, problems),
+        Err(_) => field::unknown_enum(number, path, problems),
+    }
 }
 
 /// Breaker constants over `base`. Absent ones are those of `base`.

@@ -1,6 +1,8 @@
 //! How a configuration travels to agents: whole, or as what changed, in parts, with
 //! a hash that both ends compute over the result.
 
+mod state;
+
 use std::collections::BTreeMap;
 
 use prost::Message;
@@ -12,10 +14,13 @@ use crate::{
     agent::v1::{Resource, ResourceName, resource, resource_name},
 };
 
+pub use self::state::State;
+
 /// Encoded bytes of a part. Far below the 4 MiB that gRPC implementations take.
 const CHUNK_BYTES: usize = 512 * 1024;
 
-/// The hash of a configuration, whatever its order and etags.
+/// The hash of a configuration, whatever its order and etags, as agents know it that
+/// do not keep hashes of resources. See [`State::sha256`] for the others.
 ///
 /// It is SHA-256 over all resources of the canonical configuration: providers by
 /// name, then virtual models by name, then keys by name. Each is encoded as an
@@ -23,14 +28,32 @@ const CHUNK_BYTES: usize = 512 * 1024;
 /// length as a varint.
 pub fn state_sha256(config: &Config) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for resource in snapshot(config) {
+    for resource in plain(config) {
         hash.update(resource.encode_length_delimited_to_vec());
     }
     hash.finalize().into()
 }
 
-/// All resources of a configuration, in canonical order.
+/// All resources of a configuration, in canonical order, with keys and hashes.
 pub fn snapshot(config: &Config) -> Vec<Resource> {
+    plain(config).into_iter().map(named).collect()
+}
+
+/// With its key and its hash.
+fn named(resource: Resource) -> Resource {
+    let sha256 = resource_sha256(&resource).to_vec();
+    let key = key(&resource).map(|key| key.text()).unwrap_or_default();
+    Resource { sha256, key, ..resource }
+}
+
+/// SHA-256 of the resource as this build encodes it, with only the oneof set.
+fn resource_sha256(resource: &Resource) -> [u8; 32] {
+    let bare = Resource { resource: resource.resource.clone(), ..Resource::default() };
+    Sha256::digest(bare.encode_to_vec()).into()
+}
+
+/// All resources of a configuration, in canonical order, nothing but the oneof set.
+fn plain(config: &Config) -> Vec<Resource> {
     let config = canonical(config.clone());
     let providers = config.providers.into_iter().map(resource::Resource::Provider);
     let models = config.virtual_models.into_iter().map(resource::Resource::VirtualModel);
@@ -54,7 +77,7 @@ pub fn delta(old: &Config, new: &Config) -> (Vec<Resource>, Vec<ResourceName>) {
 
 /// `base` with resources removed, then put in place. Canonical.
 pub fn apply(base: &Config, upserts: Vec<Resource>, removals: &[ResourceName]) -> Config {
-    let mut all = by_key(snapshot(base));
+    let mut all = by_key(plain(base));
     for name in removals {
         if let Some(key) = Key::of_name(name) {
             all.remove(&key);
@@ -71,7 +94,7 @@ pub fn apply(base: &Config, upserts: Vec<Resource>, removals: &[ResourceName]) -
             Some(resource::Resource::Provider(one)) => config.providers.push(one),
             Some(resource::Resource::VirtualModel(one)) => config.virtual_models.push(one),
             Some(resource::Resource::ApiKey(one)) => config.api_keys.push(one),
-            // From a newer control plane; the hash shows that something is missing.
+            // Of a kind that only newer builds know. A `State` keeps its hash.
             None => {}
         }
     }
@@ -115,12 +138,22 @@ impl Key {
     }
 
     fn into_name(self) -> ResourceName {
+        let key = self.text();
         let name = match self {
             Self::Provider(name) => resource_name::Name::Provider(name),
             Self::VirtualModel(name) => resource_name::Name::VirtualModel(name),
             Self::App(name) => resource_name::Name::ApiKey(name),
         };
-        ResourceName { name: Some(name) }
+        ResourceName { name: Some(name), key }
+    }
+
+    /// As in `Resource.key`.
+    fn text(&self) -> String {
+        match self {
+            Self::Provider(name) => format!("provider/{name}"),
+            Self::VirtualModel(name) => format!("virtual_model/{name}"),
+            Self::App(name) => format!("api_key/{name}"),
+        }
     }
 }
 

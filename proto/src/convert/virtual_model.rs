@@ -62,12 +62,21 @@ pub(super) fn virtual_model(
         max_attempts,
         retry_budget_percent,
         tiers,
-        context_length_fallback: context_length_fallback(wire, path, problems),
-        content_filter_fallback: content_filter_fallback(wire, path, problems),
+        context_length_fallback: context_length_fallback(
+            wire.on_context_length,
+            &path.field("on_context_length"),
+            problems,
+        ),
+        content_filter_fallback: content_filter_fallback(
+            wire.on_content_filter,
+            &path.field("on_content_filter"),
+            problems,
+        ),
     }
 }
 
-fn strategy(number: i32, path: &Path<'_>, problems: &mut Problems) -> Strategy {
+/// Only ROUND_ROBIN and WEIGHTED are built.
+pub(super) fn strategy(number: i32, path: &Path<'_>, problems: &mut Problems) -> Strategy {
     match v1::Strategy::try_from(number) {
         Ok(v1::Strategy::RoundRobin) => return Strategy::RoundRobin,
         Ok(v1::Strategy::Unspecified | v1::Strategy::Weighted) => {}
@@ -82,27 +91,27 @@ fn strategy(number: i32, path: &Path<'_>, problems: &mut Problems) -> Strategy {
     Strategy::Weighted
 }
 
-fn context_length_fallback(wire: &v1::VirtualModel, path: &Path<'_>, problems: &mut Problems) -> bool {
+/// Whether a request that is too long goes on to larger targets.
+pub(super) fn context_length_fallback(number: i32, path: &Path<'_>, problems: &mut Problems) -> bool {
     use v1::ContextLengthAction::{Fallback, Return, Unspecified};
-    match v1::ContextLengthAction::try_from(wire.on_context_length) {
+    match v1::ContextLengthAction::try_from(number) {
         Ok(Unspecified | Fallback) => true,
         Ok(Return) => false,
         Err(_) => {
-            let path = path.field("on_context_length");
-            field::unknown_enum(wire.on_context_length, &path, problems);
+            field::unknown_enum(number, path, problems);
             true
         }
     }
 }
 
-fn content_filter_fallback(wire: &v1::VirtualModel, path: &Path<'_>, problems: &mut Problems) -> bool {
+/// Whether a request that a content filter refused goes on to other targets.
+pub(super) fn content_filter_fallback(number: i32, path: &Path<'_>, problems: &mut Problems) -> bool {
     use v1::ContentFilterAction::{Fallback, Return, Unspecified};
-    match v1::ContentFilterAction::try_from(wire.on_content_filter) {
+    match v1::ContentFilterAction::try_from(number) {
         Ok(Unspecified | Return) => false,
         Ok(Fallback) => true,
         Err(_) => {
-            let path = path.field("on_content_filter");
-            field::unknown_enum(wire.on_content_filter, &path, problems);
+            field::unknown_enum(number, path, problems);
             false
         }
     }

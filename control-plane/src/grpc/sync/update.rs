@@ -96,6 +96,7 @@ fn make(state: &ConfigState, base: Option<&ConfigState>, force: bool) -> Vec<Upd
     let mut updates: Vec<_> =
         parts.into_iter().map(|upserts| Update { upserts, more: true, ..template.clone() }).collect();
     let state_sha256 = sync::state_sha256(&state.config).to_vec().into();
-    updates.push(Update { upserts: last, removals, state_sha256, ..template });
+    let resources_sha256 = sync::State::of(&state.config).sha256().to_vec().into();
+    updates.push(Update { upserts: last, removals, state_sha256, resources_sha256, ..template });
     updates
 }
