@@ -17,8 +17,8 @@ use trunkline_routing::table::Version;
 use crate::{
     config::Options,
     control::{
-        self, Cache, Identity, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts, run_sync,
-        run_telemetry,
+        self, Cache, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts,
+        run_sync, run_telemetry,
     },
     drills::{self, Orders},
     engine::Worker,
@@ -293,6 +293,7 @@ impl Agent {
     ) {
         let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
         let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
+        let orders = watch::Sender::new(Arc::new(Orders::default()));
         let (interval_in, interval_out) = watch::channel(REPORT_INTERVAL);
         let sync = SyncContext {
             channel: channel.clone(),
@@ -302,6 +303,7 @@ impl Agent {
             recorder: Arc::clone(&recorder),
             protections: protections_out,
             verdicts: verdicts_in,
+            orders: orders.clone(),
             report_interval: interval_in,
             in_flight: self.shared.in_flight_counter(),
         };
@@ -311,6 +313,7 @@ impl Agent {
             recorder,
             tables,
             report_interval: interval_out,
+            orders: orders.subscribe(),
         };
         let shared = || Arc::clone(&self.shared);
         self.background.spawn(run_sync(sync, self.stop.clone()));

@@ -4,7 +4,9 @@
 mod backoff;
 mod cache;
 mod identity;
+mod orders;
 mod recorder;
+mod stream;
 mod sync;
 mod table_store;
 mod telemetry;
@@ -21,6 +23,7 @@ use trunkline_routing::table::Version;
 pub use self::{
     cache::{BadCache, Cache, Loaded},
     identity::Identity,
+    orders::{Drill, Orders},
     recorder::{AttemptSample, Recorder, UsageSource},
     sync::{SyncContext, run as run_sync},
     table_store::{LoadedTable, TableStore, UpdateError},

@@ -17,9 +17,9 @@ use trunkline_proto::telemetry::v1::{
 };
 
 use super::{
-    Identity, TableStore,
+    Identity, Orders, TableStore,
     backoff::{Backoff, Ended},
-    duration_from_wire, duration_to_wire,
+    duration_from_wire, duration_to_wire, orders,
     recorder::{Recorder, Window},
     wire_version,
 };
@@ -52,6 +52,8 @@ pub struct TelemetryContext {
     pub tables: Arc<TableStore>,
     /// How often; set when the agent connects.
     pub report_interval: watch::Receiver<Duration>,
+    /// A drill may take the control plane away.
+    pub orders: watch::Receiver<Arc<Orders>>,
 }
 
 /// Reports until `shutdown`, then sends what is left and waits at most two seconds for
@@ -134,6 +136,7 @@ impl Reporter {
         let mut backoff = Backoff::default();
         while until == Until::Cancelled || !self.unacked.is_empty() {
             let mut ended = Ended::Silent;
+            orders::control_plane_back(&self.context.orders).await;
             match self.stream(until, &mut ended).await {
                 // It will be sent again and refused again: one of the two has a bug.
                 Err(status) if status.code() == Code::InvalidArgument => {
@@ -164,12 +167,17 @@ impl Reporter {
         outbound.try_send(self.next()).ok();
         let mut client = TelemetryServiceClient::new(self.context.channel.clone());
         let mut inbound = client.stream_reports(ReceiverStream::new(reports)).await?.into_inner();
+        let mut orders = self.context.orders.clone();
         while until == Until::Cancelled || !self.unacked.is_empty() {
             let paused = Instant::now() < self.paused_until;
             let fold_at = self.window_start + self.interval;
-            // Acknowledgements first: they make room. Then old reports, then new ones.
+            // A drill ends the stream. Acknowledgements come first, for they make room; then
+            // old reports, then new ones.
             tokio::select! {
                 biased;
+                () = orders::control_plane_lost(&mut orders) => {
+                    return Err(Status::cancelled("a drill takes the control plane away"));
+                }
                 message = inbound.message() => {
                     let Some(response) = message? else { return Ok(()) };
                     *ended = Ended::Answered;

@@ -104,6 +104,7 @@ struct World {
     recorder: Arc<Recorder>,
     protections: watch::Sender<Arc<Vec<Protection>>>,
     verdicts: watch::Sender<Arc<Verdicts>>,
+    orders: watch::Sender<Arc<Orders>>,
     report_interval: watch::Sender<Duration>,
     _server: AbortOnDropHandle<()>,
     directory: tempfile::TempDir,
@@ -132,6 +133,7 @@ impl World {
             recorder: Arc::default(),
             protections: watch::Sender::new(Arc::default()),
             verdicts: watch::Sender::new(Arc::default()),
+            orders: watch::Sender::new(Arc::default()),
             report_interval: watch::Sender::new(Duration::from_millis(50)),
             _server: AbortOnDropHandle::new(server),
             directory,
@@ -147,6 +149,7 @@ impl World {
             recorder: Arc::clone(&self.recorder),
             protections: self.protections.subscribe(),
             verdicts: self.verdicts.clone(),
+            orders: self.orders.clone(),
             report_interval: self.report_interval.clone(),
             in_flight: Arc::default(),
         };
@@ -160,6 +163,7 @@ impl World {
             recorder: Arc::clone(&self.recorder),
             tables: Arc::clone(&self.tables),
             report_interval: self.report_interval.subscribe(),
+            orders: self.orders.subscribe(),
         };
         tokio::spawn(run_telemetry(context, shutdown.clone()))
     }

@@ -2,9 +2,14 @@
 
 use trunkline_proto::{
     admin::v1::Config,
-    agent::v1::{Ack, BreakerVerdict, Publication, Update, Welcome, sync_response},
+    agent::v1::{
+        Ack, BreakerVerdict, Drain, Heartbeat, OutOfService, Publication, Update, Welcome, sync_response,
+    },
     convert::sync,
-    types::v1::{BreakerState, Deployment, Dialect, Provider, Version},
+    types::v1::{
+        ActiveFault, BreakerState, ControlPlaneLossFault, Deployment, Dialect, Fault, Provider, StallFault,
+        Version, fault::Effect,
+    },
 };
 
 use super::*;
@@ -45,7 +50,7 @@ fn snapshot(revision: u64, config: &Config) -> Update {
         version: Some(version(revision)),
         full: true,
         upserts: sync::snapshot(config),
-        state_sha256: sync::state_sha256(config).to_vec().into(),
+        resources_sha256: sync::State::of(config).sha256().to_vec().into(),
         ..Update::default()
     }
 }
@@ -100,21 +105,21 @@ async fn a_refused_update_changes_nothing() {
         let refusal = ack.error_detail.expect(expected);
         assert!(refusal.message.contains(expected), "{refusal:?}");
         assert_eq!(ack.applied, Some(version(1)));
-        assert_eq!(world.tables.newest().unwrap().config.providers.len(), 3);
+        assert_eq!(world.tables.newest().unwrap().table.providers.len(), 3);
     };
     let mut bad = config(&["a", "b", "c", "d"]);
     bad.providers[3].base_url = "ftp://example.com".to_owned();
     check(delta(2, &good, &bad), "base_url").await;
     let more = config(&["a", "b", "c", "d"]);
     check(delta(7, &good, &more), "revision 6").await;
-    let forged = Update { state_sha256: vec![0; 32].into(), ..delta(2, &good, &more) };
-    check(forged, "state_sha256").await;
+    let forged = Update { resources_sha256: vec![0; 32].into(), ..delta(2, &good, &more) };
+    check(forged, "hash").await;
     let less = config(&["a"]);
     check(delta(2, &good, &less), "force").await;
 
     let confirmed = Update { force: true, ..delta(2, &good, &less) };
     assert_eq!(stream.ack_of(confirmed).await.error_detail, None);
-    assert_eq!(world.tables.newest().unwrap().config.providers.len(), 1);
+    assert_eq!(world.tables.newest().unwrap().table.providers.len(), 1);
 }
 
 #[tokio::test]
@@ -157,4 +162,186 @@ async fn a_silent_control_plane_is_left() {
     // The stream is open all the time.
     let (_again, _) = world.accept_sync().await;
     drop(stream);
+}
+
+/// What the agent says of itself next.
+async fn heartbeat(stream: &mut Sync) -> Heartbeat {
+    loop {
+        if let Some(sync_request::Message::Heartbeat(heartbeat)) = stream.next().await.message {
+            return heartbeat;
+        }
+    }
+}
+
+fn brisk_welcome() -> sync_response::Message {
+    let brisk = prost_types::Duration { seconds: 0, nanos: 20_000_000 };
+    sync_response::Message::Welcome(Welcome {
+        current: Some(version(1)),
+        heartbeat_interval: Some(brisk),
+        ..Welcome::default()
+    })
+}
+
+fn drill(name: &str, effect: Effect, remaining: Duration) -> ActiveFault {
+    let fault = Fault { name: name.to_owned(), effect: Some(effect), ..Fault::default() };
+    ActiveFault { fault: Some(fault), remaining: Some(duration_to_wire(remaining)) }
+}
+
+#[tokio::test]
+async fn orders_are_told_and_outlive_the_stream() {
+    let mut world = World::new().await;
+    let _agent = world.start_sync();
+    let (mut stream, _) = world.accept_sync().await;
+    stream.send(brisk_welcome()).await;
+    assert!(!heartbeat(&mut stream).await.draining);
+    let publication = Publication {
+        faults: vec![drill("slow", Effect::Stall(StallFault {}), Duration::from_secs(3_600))],
+        out_of_service: Some(OutOfService { reason: "repair".to_owned() }),
+        ..Publication::default()
+    };
+    stream.send(sync_response::Message::Publication(publication)).await;
+    let mut orders = world.orders.subscribe();
+    let told = orders.wait_for(|orders| orders.out_of_service.is_some());
+    assert_eq!(timeout(LIMIT, told).await.unwrap().unwrap().faults.len(), 1);
+
+    // Another stream, on which the control plane has said nothing of it yet.
+    drop(stream);
+    let (mut stream, _) = world.accept_sync().await;
+    stream.send(brisk_welcome()).await;
+    let said = heartbeat(&mut stream).await;
+    assert_eq!((said.draining, said.active_faults.as_slice()), (true, ["slow".to_owned()].as_slice()));
+    stream.send(sync_response::Message::Publication(Publication::default())).await;
+    let told = orders.wait_for(|orders| **orders == Orders::default());
+    timeout(LIMIT, told).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_drill_takes_the_control_plane_away_for_its_time() {
+    let mut world = World::new().await;
+    let shutdown = CancellationToken::new();
+    let _agent = world.start_sync();
+    let telemetry = world.start_telemetry(&shutdown);
+    let (stream, _) = world.accept_sync().await;
+    let mut reports = world.accept_reports().await;
+    reports.next().await;
+    let begin = tokio::time::Instant::now();
+    let lasts = Duration::from_millis(400);
+    let loss = Effect::ControlPlaneLoss(ControlPlaneLossFault {});
+    let publication = Publication { faults: vec![drill("alone", loss, lasts)], ..Publication::default() };
+    stream.send(sync_response::Message::Publication(publication)).await;
+    // Both streams come back, neither before the drill is over.
+    let (_sync, _) = world.accept_sync().await;
+    assert!(begin.elapsed() >= lasts, "sync came back early");
+    world.accept_reports().await;
+    assert!(begin.elapsed() >= lasts, "telemetry came back early");
+    assert_eq!(world.orders.borrow().faults, []);
+    telemetry.abort();
+}
+
+#[tokio::test]
+async fn a_drained_stream_is_left_at_once_and_opened_again() {
+    let mut world = World::new().await;
+    let _agent = world.start_sync();
+    let (mut stream, hello) = world.accept_sync().await;
+    assert_eq!(hello.seen_sequence, 0);
+    stream.send(brisk_welcome()).await;
+    assert_eq!(stream.ack_of(snapshot(1, &config(&["a"]))).await.error_detail, None);
+    for sequence in [41, 42, 40] {
+        let publication = Publication { sequence, ..Publication::default() };
+        stream.send(sync_response::Message::Publication(publication)).await;
+    }
+    let instant = Some(prost_types::Duration::default());
+    let drain = Drain { reconnect_after_min: instant, reconnect_after_max: instant, reason: String::new() };
+    stream.send(sync_response::Message::Drain(drain)).await;
+    // It ends from the agent's side, and the next one says what was seen.
+    let ended = async { while let Ok(Some(_)) = stream.requests.message().await {} };
+    timeout(LIMIT, ended).await.expect("the agent leaves");
+    let (_stream, hello) = world.accept_sync().await;
+    assert_eq!((hello.applied, hello.seen_sequence), (Some(version(1)), 42));
+}
+
+#[tokio::test]
+async fn an_older_control_plane_gives_no_hashes_of_resources() {
+    let mut world = World::new().await;
+    let _agent = world.start_sync();
+    let (mut stream, _) = world.accept_sync().await;
+    let old = |mut update: Update, config: &Config| {
+        for one in &mut update.upserts {
+            (one.sha256, one.key) = (Vec::new(), String::new());
+        }
+        for one in &mut update.removals {
+            one.key.clear();
+        }
+        let state_sha256 = sync::state_sha256(config).to_vec().into();
+        Update { state_sha256, resources_sha256: Vec::new().into(), ..update }
+    };
+    let (one, two) = (config(&["a", "b", "c"]), config(&["b", "c", "d"]));
+    assert_eq!(stream.ack_of(old(snapshot(1, &one), &one)).await.error_detail, None);
+    assert_eq!(stream.ack_of(old(delta(2, &one, &two), &two)).await.error_detail, None);
+    // It was upgraded; what the agent holds fits.
+    assert_eq!(stream.ack_of(delta(3, &two, &one)).await.error_detail, None);
+    let wrong = old(delta(4, &one, &two), &one);
+    assert!(stream.ack_of(wrong).await.error_detail.unwrap().message.contains("hash"));
+}
+
+#[tokio::test]
+async fn what_a_newer_control_plane_sends_is_applied_and_asked_for_again_after_a_restart() {
+    let mut world = World::new().await;
+    let agent = world.start_sync();
+    let (mut stream, _) = world.accept_sync().await;
+    // A message and an effect of a drill that this build does not know.
+    stream.answer(SyncResponse { message: None }).await;
+    let unknown = drill("new", Effect::Stall(StallFault {}), Duration::from_secs(9));
+    let unknown = ActiveFault {
+        fault: Some(Fault { effect: None, ..unknown.fault.unwrap() }),
+        remaining: unknown.remaining,
+    };
+    let publication = Publication { faults: vec![unknown], ..Publication::default() };
+    stream.send(sync_response::Message::Publication(publication)).await;
+
+    // Resources with a field, and one of a kind, that decoding dropped.
+    let state = config(&["a", "b", "c"]);
+    let mut upserts = sync::snapshot(&state);
+    upserts[0].sha256 = vec![7; 32];
+    upserts.push(trunkline_proto::agent::v1::Resource {
+        key: "budget/b".to_owned(),
+        sha256: vec![8; 32],
+        resource: None,
+    });
+    let held = sync::State::default().apply(upserts.clone(), &[]);
+    let resources_sha256 = held.sha256().to_vec().into();
+    let update = Update { upserts, resources_sha256, ..snapshot(1, &state) };
+    let ack = stream.ack_of(update).await;
+    assert_eq!((ack.applied, ack.error_detail), (Some(version(1)), None));
+    // A delta goes on from there; the strategy of its virtual model is unknown here.
+    let mut newer = state.clone();
+    newer.virtual_models.push(trunkline_proto::types::v1::VirtualModel {
+        name: "chat".to_owned(),
+        strategy: 99,
+        tiers: vec![trunkline_proto::types::v1::Tier {
+            targets: vec![trunkline_proto::types::v1::Target { deployment: "a/d".to_owned(), weight: None }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    let update = delta(2, &state, &newer);
+    let after = held.apply(update.upserts.clone(), &update.removals).sha256();
+    let update = Update { resources_sha256: after.to_vec().into(), ..update };
+    assert_eq!(stream.ack_of(update).await.error_detail, None);
+    let loaded = world.tables.newest().unwrap();
+    assert_eq!(loaded.assumed.iter().count(), 1);
+    assert!(loaded.table.virtual_model("chat").is_some());
+    assert_eq!(world.orders.borrow().faults, []);
+
+    // The same process resumes. After a restart the build may be another.
+    drop(stream);
+    let (stream, hello) = world.accept_sync().await;
+    assert_eq!(hello.applied, Some(version(2)));
+    drop((agent, stream));
+    world.tables = Arc::new(TableStore::new(Some(Cache::new(world.directory.path().join("cache")))));
+    world.tables.load_cache();
+    assert_eq!(world.tables.applied().map(|held| held.revision), Some(2));
+    let _agent = world.start_sync();
+    let (_stream, hello) = world.accept_sync().await;
+    assert_eq!(hello.applied, None);
 }
