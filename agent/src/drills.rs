@@ -20,21 +20,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::types::v1::{Fault, fault};
 
-use crate::shared::Shared;
+use crate::{control::Orders, shared::Shared};
 
 /// Drills at a time: each attempt looks at all of them. Operators run a handful.
 const DRILLS_MAX: usize = 64;
 /// Longest wait before an attempt. The control plane refuses more.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
-
-/// What the control plane wants of this agent beside the routing table.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Orders {
-    /// Drills and when they end.
-    pub(crate) faults: Vec<(Fault, Instant)>,
-    /// Present: why the agent shall be out of service.
-    pub(crate) out_of_service: Option<String>,
-}
 
 /// What a drill does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +220,9 @@ pub(crate) async fn obey(
     loop {
         {
             let newest = Arc::clone(&orders.borrow_and_update());
-            shared.drills.set(&newest.faults, Instant::now());
+            let wanted: Vec<_> =
+                newest.faults.iter().map(|drill| (drill.fault.clone(), drill.ends)).collect();
+            shared.drills.set(&wanted, Instant::now());
             shared.duty.set(newest.out_of_service.as_deref());
         }
         let end = shared.drills.next_end();

@@ -20,7 +20,7 @@ use crate::{
         self, Cache, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts,
         run_sync, run_telemetry,
     },
-    drills::{self, Orders},
+    drills,
     engine::Worker,
     grpc,
     ingress::{self, Limits},
@@ -165,10 +165,8 @@ pub(crate) async fn start_limited(
     agent.background.spawn(watch_credentials(Arc::clone(&agent.shared), agent.stop.clone()));
     let (orders, obeyed) = watch::channel(Arc::new(Orders::default()));
     agent.background.spawn(drills::obey(Arc::clone(&agent.shared), obeyed, agent.stop.clone()));
-    #[cfg(not(test))]
-    drop(orders);
     if let Some(channel) = channel {
-        agent.connect(channel, &identity, tables, recorder);
+        agent.connect(channel, &identity, tables, recorder, &orders);
     }
     let (done, stopped) = oneshot::channel();
     tokio::spawn(agent.run(health, done));
@@ -290,10 +288,10 @@ impl Agent {
         identity: &Arc<Identity>,
         tables: Arc<TableStore>,
         recorder: Arc<Recorder>,
+        orders: &watch::Sender<Arc<Orders>>,
     ) {
         let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
         let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
-        let orders = watch::Sender::new(Arc::new(Orders::default()));
         let (interval_in, interval_out) = watch::channel(REPORT_INTERVAL);
         let sync = SyncContext {
             channel: channel.clone(),

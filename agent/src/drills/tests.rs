@@ -131,7 +131,7 @@ async fn what_this_agent_does_not_know_is_no_drill() {
 async fn drills_end_in_time_and_service_stays_as_it_was_without_a_control_plane() {
     let recorder = Arc::new(crate::control::Recorder::new());
     let shared = Arc::new(Shared::new(recorder, CancellationToken::new()));
-    let faults = vec![(stall("x"), Instant::now() + MINUTE)];
+    let faults = vec![crate::control::Drill { fault: stall("x"), ends: Instant::now() + MINUTE }];
     let orders = Orders { faults, out_of_service: Some("upgrade".into()) };
     let (orders_in, orders_out) = watch::channel(Arc::new(orders));
     drop(orders_in);

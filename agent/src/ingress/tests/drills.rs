@@ -12,7 +12,7 @@ use trunkline_proto::{
 };
 
 use super::*;
-use crate::drills::Orders;
+use crate::control::{Drill, Orders};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const FAULT: &str = "x-trunkline-fault: game-day\r\n";
@@ -58,7 +58,7 @@ impl Agent {
             Some(Effect::Stall(_)) => "stall",
             _ => "cut",
         };
-        let faults = vec![(fault, Instant::now() + lasts)];
+        let faults = vec![Drill { fault, ends: Instant::now() + lasts }];
         self.running.orders.send_replace(Arc::new(Orders { faults, out_of_service: None }));
         let line = format!("trunkline_agent_faults_active{{fault=\"game-day\",effect=\"{name}\"}} 1");
         self.counted(&line).await;

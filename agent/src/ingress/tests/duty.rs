@@ -10,7 +10,7 @@ use tonic_health::pb::{
 };
 
 use super::*;
-use crate::drills::Orders;
+use crate::control::Orders;
 
 impl Agent {
     fn order_out_of_service(&self, reason: Option<&str>) {
