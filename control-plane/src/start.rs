@@ -150,7 +150,6 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         instance: uuid::Uuid::new_v4().to_string(),
         shutdown: shutdown.clone(),
         tasks: TaskTracker::new(),
-        writes: tokio::sync::Mutex::default(),
     });
     let others = TaskTracker::new();
     // Ends when the last stream of reports has ended, so that none is lost.

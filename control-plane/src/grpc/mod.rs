@@ -58,8 +58,6 @@ pub(crate) struct Context {
     pub(crate) shutdown: CancellationToken,
     /// Owns what streams run on.
     pub(crate) tasks: TaskTracker,
-    /// Held by who changes the configuration.
-    pub(crate) writes: tokio::sync::Mutex<()>,
 }
 
 /// Why the listener ended.

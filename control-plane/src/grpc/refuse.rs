@@ -21,8 +21,19 @@ pub(super) fn commit(error: &CommitError) -> Status {
         CommitError::ReadOnly { .. } => {
             status::unavailable("STORE_READ_ONLY", error.to_string(), Some(STORE_RETRY))
         }
+        CommitError::RolledBack { .. } => {
+            status::failed_precondition("STORE_ROLLED_BACK", error.to_string(), HashMap::new())
+        }
+        CommitError::Bug => Status::internal(error.to_string()),
         CommitError::Unavailable => {
             status::unavailable("STORE_CLOSING", error.to_string(), Some(STORE_RETRY))
         }
+    }
+}
+
+/// For edits of the configuration, which refuse in the caller's words.
+impl From<CommitError> for Status {
+    fn from(error: CommitError) -> Self {
+        commit(&error)
     }
 }

@@ -95,6 +95,15 @@ pub enum CommitError {
         /// Why and what helps.
         reason: String,
     },
+    /// Agents know a newer state of this store than it has itself. Reads go on.
+    #[error("{reason}")]
+    RolledBack {
+        /// How it shows and what helps.
+        reason: String,
+    },
+    /// The write could not be worked out. Nothing was changed.
+    #[error("a bug in the control plane: the write could not be worked out; nothing was changed")]
+    Bug,
     /// The control plane is stopping. Whether the write happened is unknown.
     #[error("the store is closing; whether the write happened is unknown")]
     Unavailable,

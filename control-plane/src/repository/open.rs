@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use trunkline_routing::table::Version;
 
 use super::fold::Folded;
-use super::state::Recent;
+use super::recent::{self, Recent};
+use super::requests::Requests;
 use super::view::{Mark, View};
 use super::writer::{Disk, Writer};
 use super::{ConfigState, OpenError, RepositoryOptions, Shared, now_unix_ms};
 use crate::store::ballast::Ballast;
-use crate::store::journal::Journal;
+use crate::store::journal::{Journal, JournalReader};
 use crate::store::sled::SledStore;
 use crate::store::{StoreError, StoreHealth, directory};
 
@@ -27,8 +28,8 @@ pub(super) fn open(options: RepositoryOptions) -> Result<(Writer, Arc<Shared>), 
 
 fn open_in_memory() -> Result<(Writer, Arc<Shared>), OpenError> {
     let epoch = uuid::Uuid::new_v4().to_string();
-    let folded = Folded::default();
-    let shared = publish(&epoch, &folded)?;
+    let folded = (Folded::default(), Requests::default());
+    let shared = publish(&epoch, &folded.0, Recent::default(), None)?;
     let writer = Writer::new(Arc::clone(&shared), epoch, folded, View::in_memory(), None);
     Ok((writer, shared))
 }
@@ -58,9 +59,12 @@ fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
         );
     }
     let journal = opened.journal;
-    let mut folded = Folded::from_snapshot(opened.snapshot);
-    opened.records.into_iter().for_each(|record| folded.apply(record));
-    let shared = publish(journal.epoch(), &folded)?;
+    let recent = recent::of(journal.epoch(), &opened.snapshot, &opened.records);
+    let (mut folded, mut requests) = Folded::from_snapshot(opened.snapshot);
+    for record in opened.records {
+        folded.apply(record).into_iter().for_each(|done| requests.insert(done));
+    }
+    let shared = publish(journal.epoch(), &folded, recent, Some(journal.reader()))?;
 
     let mark = Mark::new(journal.epoch(), journal.tip());
     let mut found = open_view(data_dir);
@@ -74,13 +78,18 @@ fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
 
     let epoch = journal.epoch().to_owned();
     let disk = Disk { journal, ballast, data_dir: data_dir.to_owned(), lock };
-    let mut writer = Writer::new(Arc::clone(&shared), epoch, folded, found.view, Some(disk));
+    let mut writer = Writer::new(Arc::clone(&shared), epoch, (folded, requests), found.view, Some(disk));
     writer.begin(found.lost, found.trouble);
     Ok((writer, shared))
 }
 
 /// The first states that others see.
-fn publish(epoch: &str, folded: &Folded) -> Result<Arc<Shared>, OpenError> {
+fn publish(
+    epoch: &str,
+    folded: &Folded,
+    mut recent: Recent,
+    journal: Option<JournalReader>,
+) -> Result<Arc<Shared>, OpenError> {
     let version = Version { epoch: epoch.to_owned(), revision: folded.revision };
     let config = folded.config().map_err(|cause| OpenError::Io {
         action: "decode the configuration of",
@@ -90,16 +99,15 @@ fn publish(epoch: &str, folded: &Folded) -> Result<Arc<Shared>, OpenError> {
     let state = ConfigState::new(version, config, folded.forced)
         .map_err(|problems| OpenError::Refused { revision: folded.revision, problems })?;
     let state = Arc::new(state);
-    let mut recent = Recent::default();
     recent.push(Arc::clone(&state));
     Ok(Arc::new(Shared {
         config: watch::Sender::new(state),
         sequence: watch::Sender::new(folded.sequence),
-        verdicts: watch::Sender::new(Arc::new(folded.verdicts.clone())),
-        faults: watch::Sender::new(Arc::new(folded.faults.clone())),
-        drains: watch::Sender::new(Arc::new(folded.drains.clone())),
+        verdicts: watch::Sender::new(Arc::clone(&folded.verdicts)),
+        faults: watch::Sender::new(Arc::clone(&folded.faults)),
+        drains: watch::Sender::new(Arc::clone(&folded.drains)),
         recent: RwLock::new(recent),
-        requests: RwLock::new(folded.requests.clone()),
+        journal,
         health: watch::Sender::new(StoreHealth::Ok),
     }))
 }
@@ -174,7 +182,7 @@ fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, fold
         return;
     }
     let before = found.view.mark().ok().flatten();
-    let shown = found.view.show(tip, &state.config, &folded.verdicts);
+    let shown = found.view.show(tip, &state.config, folded);
     match shown {
         Ok(0) => {}
         // sled can open damaged files as empty ones, and say nothing.

@@ -24,6 +24,17 @@ pub struct Remembered {
     pub unchanged: bool,
 }
 
+impl Remembered {
+    pub(crate) fn of(done: &RequestDone) -> Self {
+        Self {
+            method: done.method.clone(),
+            request_sha256: done.request_sha256.as_slice().try_into().unwrap_or_default(),
+            revision: done.revision,
+            unchanged: done.unchanged,
+        }
+    }
+}
+
 /// The newest requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
@@ -38,13 +49,7 @@ impl Requests {
         if done.unix_ms.saturating_add(KEPT_MS) < now_unix_ms {
             return None;
         }
-        let request_sha256 = done.request_sha256.as_slice().try_into().unwrap_or_default();
-        Some(Remembered {
-            method: done.method.clone(),
-            request_sha256,
-            revision: done.revision,
-            unchanged: done.unchanged,
-        })
+        Some(Remembered::of(done))
     }
 
     /// Adds one, and forgets those that are too old or too many.
@@ -59,10 +64,6 @@ impl Requests {
             let Some(oldest) = self.order.pop_front() else { break };
             self.by_id.remove(&oldest);
         }
-    }
-
-    pub(crate) fn newest(&self) -> Option<&RequestDone> {
-        self.order.back().and_then(|id| self.by_id.get(id))
     }
 
     /// Oldest first.

@@ -7,6 +7,8 @@
 //! view/virtual_model/<name>
 //! view/api_key/<name>
 //! view/verdict/<deployment>
+//! view/fault/<drill>
+//! view/drain/<agent>
 //! blob/<key>                     the caller's
 //! ```
 
@@ -16,7 +18,7 @@ use prost::Message;
 use trunkline_proto::admin::v1::Config;
 
 use super::Blob;
-use super::verdict::VerdictSet;
+use super::fold::Folded;
 use crate::store::journal::Hash;
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Guard, Store, StoreError};
@@ -87,9 +89,9 @@ impl View {
         &mut self,
         mark: &Mark,
         config: &Config,
-        verdicts: &VerdictSet,
+        folded: &Folded,
     ) -> Result<usize, StoreError> {
-        let wanted = entries(mark, config, verdicts);
+        let wanted = entries(mark, config, folded);
         let changes = difference(&self.shown, &wanted);
         if !changes.is_empty() {
             self.store.commit(&[Guard::Term(self.term)], &changes)?;
@@ -117,7 +119,7 @@ fn mark_key() -> Vec<u8> {
     [VIEW, b"mark"].concat()
 }
 
-fn entries(mark: &Mark, config: &Config, verdicts: &VerdictSet) -> Entries {
+fn entries(mark: &Mark, config: &Config, folded: &Folded) -> Entries {
     let mut entries = Entries::from([(mark_key(), mark.encode_to_vec())]);
     let mut add = |kind: &str, name: &str, value: &[u8]| {
         for (index, piece) in value.chunks(PIECE_BYTES).enumerate() {
@@ -134,8 +136,14 @@ fn entries(mark: &Mark, config: &Config, verdicts: &VerdictSet) -> Entries {
     for api_key in &config.api_keys {
         add("api_key", &api_key.name, &api_key.encode_to_vec());
     }
-    for verdict in verdicts.changes() {
+    for verdict in folded.verdicts.changes() {
         add("verdict", &verdict.deployment, &verdict.encode_to_vec());
+    }
+    for drill in folded.faults.changes() {
+        add("fault", &drill.name, &drill.encode_to_vec());
+    }
+    for drain in folded.drains.changes() {
+        add("drain", &drain.agent_id, &drain.encode_to_vec());
     }
     entries
 }

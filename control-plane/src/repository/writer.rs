@@ -1,49 +1,60 @@
-//! The writer: the one thread that changes durable state. Each change goes the same way:
-//! check, journal, view, publish, and only then the answer.
+//! The writer: the one thread that changes durable state. Commits that wait at the same
+//! time share one wait for the disk. Each batch goes the same way: stage, journal, view,
+//! publish, and only then the answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use prost::Message;
 use tokio::sync::{mpsc, watch};
-use trunkline_proto::convert::canonical;
-use trunkline_routing::table::Version;
 
 use super::fold::Folded;
-use super::open::open_view;
+use super::requests::Requests;
+use super::stage::{Stage, Staged};
+use super::trouble::Trouble;
 use super::view::{Mark, View};
-use super::{Blob, CommitError, ConfigState, ConfigWrite, Shared, now_unix_ms};
+use super::{Blob, CommitError, ConfigState, Shared};
 use crate::store::ballast::Ballast;
 use crate::store::directory::DirectoryLock;
-use crate::store::journal::{AppendError, Journal, PAYLOAD_BYTES_MAX, Record};
-use crate::store::{StoreError, StoreHealth};
+use crate::store::failpoints::{self, failpoint};
+use crate::store::journal::Journal;
 
 /// Something for the writer to do.
-pub(super) type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+pub(super) enum Job {
+    /// A commit, staged with others.
+    Commit(Box<dyn FnOnce(&mut Stage<'_>) -> Answer + Send>),
+    /// Anything else, when all commits before it are settled.
+    Run(Box<dyn FnOnce(&mut Writer) + Send>),
+}
 
-/// Encoded bytes of a configuration: 10,000 virtual models of usual size are 5 MB.
-const CONFIG_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Tells the caller, once it is known whether the batch is on disk.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
 
-/// Between looks at whether a full disk has room again: a look writes some megabytes.
-/// Callers are told to try again after as long.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Commits that share one wait for the disk. More would save little of it, and let the
+/// first wait for the checks of the last.
+const BATCH_MAX: usize = 64;
+
+/// Encoded bytes of new configurations in a batch: each is in memory a few times.
+const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Owner of the durable state.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    epoch: String,
+    pub(super) epoch: String,
     pub(super) folded: Folded,
-    view: View,
+    pub(super) requests: Requests,
+    pub(super) view: View,
     /// None: everything is in memory.
-    disk: Option<Disk>,
-    trouble: Option<Trouble>,
+    pub(super) disk: Option<Disk>,
+    pub(super) trouble: Option<Trouble>,
     /// When it was last looked at whether the trouble is over.
-    looked: Option<Instant>,
+    pub(super) looked: Option<Instant>,
     /// What was lost before this start.
-    lost: Option<String>,
+    pub(super) lost: Option<String>,
+    /// How it shows that this store is older than it was.
+    pub(super) rolled_back: Option<String>,
 }
 
 /// What is on disk beside the view.
@@ -56,40 +67,37 @@ pub(super) struct Disk {
     pub(super) lock: DirectoryLock,
 }
 
-/// Why nothing is written.
-#[derive(Clone, Debug)]
-enum Trouble {
-    /// Goes away when there is room again for the ballast and as much beside it.
-    Full(String),
-    /// Needs a restart.
-    Broken(String),
-}
-
 impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         epoch: String,
-        folded: Folded,
+        (folded, requests): (Folded, Requests),
         view: View,
         disk: Option<Disk>,
     ) -> Self {
-        Self { shared, epoch, folded, view, disk, trouble: None, looked: None, lost: None }
-    }
-
-    /// Takes over what opening found.
-    pub(super) fn begin(&mut self, lost: Option<String>, trouble: Option<String>) {
-        self.lost = lost;
-        match trouble {
-            Some(reason) => self.stop_writing(Trouble::Full(reason)),
-            None => self.publish_health(),
+        Self {
+            shared,
+            epoch,
+            folded,
+            requests,
+            view,
+            disk,
+            trouble: None,
+            looked: None,
+            lost: None,
+            rolled_back: None,
         }
     }
 
     /// Works until nobody can ask any more.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let work = || {
-            while let Some(job) = queue.blocking_recv() {
-                job(&mut self);
+            let mut held = None;
+            while let Some(job) = held.take().or_else(|| queue.blocking_recv()) {
+                match job {
+                    Job::Run(run) => run(&mut self),
+                    Job::Commit(first) => held = self.batch(first, &mut queue),
+                }
             }
         };
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
@@ -97,53 +105,101 @@ impl Writer {
         }
     }
 
-    pub(super) fn commit(&mut self, write: ConfigWrite) -> Result<Arc<ConfigState>, CommitError> {
-        let current = Arc::clone(&self.shared.config.borrow());
-        if write.expected_revision != current.version.revision {
-            return Err(CommitError::Conflict { current: current.version.revision });
+    /// Stages the commits that wait, and settles them together. The answer is the job
+    /// that ended the batch, if one did.
+    fn batch(
+        &mut self,
+        first: Box<dyn FnOnce(&mut Stage<'_>) -> Answer + Send>,
+        queue: &mut mpsc::Receiver<Job>,
+    ) -> Option<Job> {
+        let refused = self.check_writable().err();
+        let mut stage = self.stage(refused);
+        let mut answers = vec![first(&mut stage)];
+        let mut held = None;
+        while answers.len() < BATCH_MAX && stage.staged.bytes < BATCH_BYTES_MAX {
+            match queue.try_recv() {
+                Ok(Job::Commit(next)) => answers.push(next(&mut stage)),
+                Ok(job @ Job::Run(_)) => {
+                    held = Some(job);
+                    break;
+                }
+                // Whoever comes later waits for the next batch, not this one for them.
+                Err(_) => break,
+            }
         }
-        let config = canonical(write.config);
-        let changed = config != current.config;
-        if !changed && write.request_id.is_none() {
-            return Ok(current);
+        let staged = stage.staged;
+        let settled = self.settle(staged);
+        failpoint(failpoints::COMMIT_AFTER_PUBLISH);
+        for answer in answers {
+            answer(settled.clone());
         }
-        if config.encoded_len() > CONFIG_BYTES_MAX {
-            let max = CONFIG_BYTES_MAX as u64;
-            return Err(CommitError::TooMuch { what: "encoded bytes of a configuration", max });
+        self.rotate_if_full();
+        held
+    }
+
+    pub(super) fn stage(&mut self, refused: Option<CommitError>) -> Stage<'_> {
+        let journal = self.disk.as_mut().map(|disk| &mut disk.journal);
+        let config = Arc::clone(&self.shared.config.borrow());
+        Stage::new(journal, (&self.folded, &self.requests), config, &self.epoch, refused)
+    }
+
+    /// Puts what is staged on disk and publishes it, or drops all of it.
+    pub(super) fn settle(&mut self, staged: Staged) -> Result<(), CommitError> {
+        if let Some(cause) = staged.failed {
+            return Err(self.journal_failed(cause));
         }
-        let revision = current.version.revision + u64::from(changed);
-        let version = Version { epoch: self.epoch.clone(), revision };
-        let next = if changed {
-            let state = ConfigState::new(version, config, write.force);
-            Arc::new(state.map_err(CommitError::Invalid)?)
-        } else {
-            current
-        };
-        let has_request_id = write.request_id.is_some();
-        let record = Record {
-            revision,
-            principal: write.principal,
-            method: write.method.to_owned(),
-            request_id: write.request_id,
-            request_sha256: write.request_sha256.to_vec(),
-            force: write.force,
-            config: changed.then(|| next.config.encode_to_vec()),
-            ..Record::default()
-        };
-        self.persist(record)?;
-        self.show(&next);
-        if has_request_id && let Some(done) = self.folded.requests.newest() {
-            self.shared.requests.write().insert(done.clone());
+        if staged.folded.sequence == self.folded.sequence {
+            return Ok(());
         }
-        if changed {
-            self.shared.recent.write().push(Arc::clone(&next));
-            self.shared.config.send_replace(Arc::clone(&next));
+        if let Some(disk) = &mut self.disk {
+            let synced = disk.journal.sync();
+            synced.map_err(|cause| self.journal_failed(cause))?;
         }
-        Ok(next)
+        self.folded = staged.folded;
+        for done in &staged.requests {
+            self.requests.insert(done.clone());
+        }
+        self.show(&staged.config);
+        failpoint(failpoints::COMMIT_AFTER_VIEW);
+        // Before the changes themselves: who saw one saw its number.
+        self.shared.sequence.send_replace(self.folded.sequence);
+        if !staged.states.is_empty() {
+            let mut recent = self.shared.recent.write();
+            staged.states.iter().for_each(|state| recent.push(Arc::clone(state)));
+        }
+        for state in staged.states {
+            self.shared.config.send_replace(state);
+        }
+        self.publish_orders();
+        Ok(())
+    }
+
+    /// Ends what has expired; the answer is when the next one does. An end was decided,
+    /// durably, with the beginning: it holds even if it cannot be written down.
+    pub(super) fn expire(&mut self, now_unix_ms: u64) -> Option<u64> {
+        let verdicts = self.folded.verdicts.expired(now_unix_ms);
+        let faults = self.folded.faults.expired(now_unix_ms);
+        if !verdicts.is_empty() || !faults.is_empty() {
+            let refused = self.check_writable().err();
+            let mut stage = self.stage(refused);
+            let appended = stage.end(verdicts.clone(), faults.clone());
+            let staged = stage.staged;
+            let settled = self.settle(staged);
+            if appended.is_err() || settled.is_err() {
+                let known = Arc::make_mut(&mut self.folded.verdicts);
+                verdicts.into_iter().for_each(|change| known.apply(change));
+                let known = Arc::make_mut(&mut self.folded.faults);
+                faults.into_iter().for_each(|change| known.apply(change));
+                self.publish_orders();
+            }
+            self.rotate_if_full();
+        }
+        let ends = [self.folded.verdicts.next_expiry_unix_ms(), self.folded.faults.next_expiry_unix_ms()];
+        ends.into_iter().flatten().min()
     }
 
     pub(super) fn write_blobs(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
-        self.check_writable()?;
+        self.check_disk()?;
         self.view.write_blobs(puts, deletes).map_err(|cause| {
             self.view_failed(&cause);
             CommitError::from(cause)
@@ -154,160 +210,40 @@ impl Writer {
         Ok(self.view.scan_blobs(prefix)?)
     }
 
-    /// Makes a record durable and part of the state.
-    pub(super) fn persist(&mut self, mut record: Record) -> Result<(), CommitError> {
-        self.check_writable()?;
-        record.unix_ms = now_unix_ms();
-        match &mut self.disk {
-            None => record.sequence = self.folded.sequence + 1,
-            Some(disk) => {
-                let written = disk.journal.append(&mut record);
-                written.map_err(|cause| self.journal_failed(cause))?;
-            }
-        }
-        self.folded.apply(record);
-        // Before the change itself: who saw a change saw its number.
-        self.shared.sequence.send_replace(self.folded.sequence);
-        self.rotate_if_full();
-        Ok(())
-    }
-
-    #[cfg(test)]
-    pub(super) fn break_journal(&mut self) {
-        self.disk.as_mut().unwrap().journal.break_file();
-    }
-
-    /// Stops writing, if the cause is not the record itself.
-    fn journal_failed(&mut self, cause: AppendError) -> CommitError {
-        let directory = self.disk.as_ref().map(|disk| disk.data_dir.display().to_string());
-        let directory = directory.unwrap_or_default();
-        let (trouble, reason): (fn(String) -> Trouble, _) = match cause {
-            AppendError::TooLong => {
-                let max = PAYLOAD_BYTES_MAX as u64;
-                return CommitError::TooMuch { what: "bytes of a record", max };
-            }
-            AppendError::Full(cause) => {
-                (Trouble::Full, format!("the disk of {directory} is full: {cause}; free some space"))
-            }
-            AppendError::Broken(cause) => (
-                Trouble::Broken,
-                format!("writing the journal in {directory} failed: {cause}; check the disk and restart"),
-            ),
-        };
-        self.stop_writing(trouble(reason.clone()));
-        CommitError::ReadOnly { reason }
-    }
-
     fn rotate_if_full(&mut self) {
         let Some(disk) = &mut self.disk else { return };
         if !disk.journal.is_full() {
             return;
         }
-        if let Err(cause) = disk.journal.rotate(self.folded.snapshot()) {
+        if let Err(cause) = disk.journal.rotate(self.folded.snapshot(&self.requests)) {
             tracing::warn!(%cause, "the journal could not start a new segment; it goes on with the old one");
         }
     }
 
     /// Brings the view up to date. The journal has it: a failure loses nothing.
-    fn show(&mut self, state: &ConfigState) {
+    pub(super) fn show(&mut self, state: &ConfigState) {
         let tip = self.disk.as_ref().map(|disk| disk.journal.tip());
         let mark = Mark::new(&self.epoch, tip.unwrap_or((self.folded.sequence, [0; 32])));
-        if let Err(cause) = self.view.show(&mark, &state.config, &self.folded.verdicts) {
+        if let Err(cause) = self.view.show(&mark, &state.config, &self.folded) {
             self.view_failed(&cause);
         }
     }
 
     /// Publishes what else than the configuration changed.
-    pub(super) fn publish_orders(&mut self) {
-        let state = Arc::clone(&self.shared.config.borrow());
-        self.show(&state);
+    fn publish_orders(&self) {
         let Shared { verdicts, faults, drains, .. } = &*self.shared;
         publish_change(verdicts, &self.folded.verdicts);
         publish_change(faults, &self.folded.faults);
         publish_change(drains, &self.folded.drains);
     }
-
-    fn view_failed(&mut self, cause: &StoreError) {
-        if let StoreError::TooLarge { .. } = cause {
-            return;
-        }
-        self.stop_writing(Trouble::Full(format!("writing the view failed: {cause}")));
-    }
-
-    /// Refuses while there is trouble, after looking whether it is over.
-    fn check_writable(&mut self) -> Result<(), CommitError> {
-        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
-        if due && let Some(Trouble::Full(_)) = &self.trouble {
-            self.looked = Some(Instant::now());
-            self.try_again();
-        }
-        match &self.trouble {
-            None => Ok(()),
-            Some(Trouble::Full(reason) | Trouble::Broken(reason)) => {
-                Err(CommitError::ReadOnly { reason: reason.clone() })
-            }
-        }
-    }
-
-    /// Room for the ballast and more is room for going on, with a view opened again: sled takes
-    /// no writes after one failed.
-    fn try_again(&mut self) {
-        let Some(disk) = &self.disk else { return };
-        if disk.ballast.load_again().is_err() {
-            return;
-        }
-        // The old one holds sled's lock on the same files.
-        self.view = View::in_memory();
-        let found = open_view(&disk.data_dir);
-        self.view = found.view;
-        self.lost = found.lost.or(self.lost.take());
-        if let Some(reason) = found.trouble {
-            self.stop_writing(Trouble::Full(reason));
-            return;
-        }
-        self.trouble = None;
-        self.publish_health();
-        tracing::info!("the store takes writes again");
-        let state = Arc::clone(&self.shared.config.borrow());
-        self.show(&state);
-    }
-
-    fn stop_writing(&mut self, trouble: Trouble) {
-        let (Trouble::Full(reason) | Trouble::Broken(reason)) = &trouble;
-        if self.trouble.is_none() {
-            tracing::error!(reason, "the store is read-only");
-        }
-        self.trouble = Some(trouble);
-        if let Some(disk) = &self.disk
-            && let Err(cause) = disk.ballast.release()
-        {
-            tracing::warn!(%cause, "the ballast could not be given up");
-        }
-        self.publish_health();
-    }
-
-    fn publish_health(&self) {
-        let health = match (&self.trouble, &self.lost) {
-            (Some(Trouble::Full(reason) | Trouble::Broken(reason)), _) => {
-                StoreHealth::ReadOnly { reason: reason.clone() }
-            }
-            (None, Some(lost)) => StoreHealth::Degraded { reason: lost.clone() },
-            (None, None) => StoreHealth::Ok,
-        };
-        self.shared.health.send_if_modified(|known| {
-            let changed = *known != health;
-            *known = health;
-            changed
-        });
-    }
 }
 
 /// Wakes those who wait for a change only if there is one.
-fn publish_change<T: Clone + PartialEq>(published: &watch::Sender<Arc<T>>, newest: &T) {
+fn publish_change<T>(published: &watch::Sender<Arc<T>>, newest: &Arc<T>) {
     published.send_if_modified(|known| {
-        let changed = **known != *newest;
+        let changed = !Arc::ptr_eq(known, newest);
         if changed {
-            *known = Arc::new(newest.clone());
+            *known = Arc::clone(newest);
         }
         changed
     });

@@ -15,7 +15,6 @@ use trunkline_proto::{
     types::v1::{BreakerState, LocalBreaker, Protection, protection::Kind},
 };
 
-use super::write::PRINCIPAL;
 use crate::{
     grpc::{Context, refuse},
     repository::{VerdictSet, VerdictState},
@@ -45,7 +44,11 @@ pub(super) fn list(context: &Context, request: ListBreakersRequest) -> ListBreak
     ListBreakersResponse { breakers, protections }
 }
 
-pub(super) async fn set(context: &Context, request: SetBreakerRequest) -> Result<SetBreakerResponse, Status> {
+pub(super) async fn set(
+    context: &Context,
+    principal: String,
+    request: SetBreakerRequest,
+) -> Result<SetBreakerResponse, Status> {
     let forced = match request.state() {
         BreakerState::ForcedOpen | BreakerState::Open => Some(VerdictState::ForcedOpen),
         BreakerState::ForcedClosed => Some(VerdictState::ForcedClosed),
@@ -69,8 +72,7 @@ pub(super) async fn set(context: &Context, request: SetBreakerRequest) -> Result
         return Err(status::not_found("deployment", &name));
     }
     let forced = forced.map(|state| (state, ttl));
-    let outcome =
-        context.repository.set_verdict(name.clone(), forced, request.reason, PRINCIPAL.to_owned()).await;
+    let outcome = context.repository.set_verdict(name.clone(), forced, request.reason, principal).await;
     outcome.map_err(|error| refuse::commit(&error))?;
     tracing::info!(deployment = name, ?forced, "breaker set by an operator");
     let (mut by_deployment, _) = sort_out(context.registry.protections(SystemTime::now()));

@@ -48,13 +48,16 @@ pub(super) fn list(
 
 pub(super) async fn create(
     context: &Context,
+    principal: String,
     request: CreateDeploymentRequest,
 ) -> Result<CreateDeploymentResponse, Status> {
-    let write = Write::new("CreateDeployment", &request, &request.request_id)?;
+    let write = Write::new("CreateDeployment", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only);
     let given = required(KIND, request.deployment)?;
-    let (provider_name, short) = split(&given.name)?;
-    let written = write.run(context, |state, config| {
+    split(&given.name)?;
+    let name = given.name.clone();
+    let written = write.run(context, move |state, config| {
+        let (provider_name, short) = split(&given.name)?;
         let index = providers::find(config, provider_name)?;
         etag_matches(
             "provider",
@@ -71,18 +74,20 @@ pub(super) async fn create(
         checked(&state.version, config, &inside, KIND)
     });
     let written = written.await?;
-    let deployment = Some(get(&written.config, &given.name)?);
+    let deployment = Some(get(&written.config, &name)?);
     Ok(CreateDeploymentResponse { deployment, version: Some(written.version), changes: written.changes })
 }
 
 pub(super) async fn update(
     context: &Context,
+    principal: String,
     request: UpdateDeploymentRequest,
 ) -> Result<UpdateDeploymentResponse, Status> {
-    let write = Write::new("UpdateDeployment", &request, &request.request_id)?;
+    let write = Write::new("UpdateDeployment", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only).force(request.force);
     let given = required(KIND, request.deployment)?;
-    let written = write.run(context, |state, config| {
+    let name = given.name.clone();
+    let written = write.run(context, move |state, config| {
         let (index, inner) = find(config, &given.name)?;
         let provider = &mut config.providers[index];
         etag_matches("provider", &provider.name, &given.etag, &convert::etag_of_provider(provider))?;
@@ -93,18 +98,19 @@ pub(super) async fn update(
         checked(&state.version, config, &format!("providers[{index}].deployments[{inner}]"), KIND)
     });
     let written = written.await?;
-    let deployment = Some(get(&written.config, &given.name)?);
+    let deployment = Some(get(&written.config, &name)?);
     Ok(UpdateDeploymentResponse { deployment, version: Some(written.version), changes: written.changes })
 }
 
 pub(super) async fn delete(
     context: &Context,
+    principal: String,
     request: DeleteDeploymentRequest,
 ) -> Result<DeleteDeploymentResponse, Status> {
-    let write = Write::new("DeleteDeployment", &request, &request.request_id)?;
+    let write = Write::new("DeleteDeployment", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only).force(request.force);
-    let name = request.name.as_str();
-    let written = write.run(context, |_, config| {
+    let written = write.run(context, move |_, config| {
+        let name = request.name.as_str();
         let (index, inner) = find(config, name)?;
         let provider = &config.providers[index];
         etag_matches("provider", &provider.name, &request.etag, &convert::etag_of_provider(provider))?;

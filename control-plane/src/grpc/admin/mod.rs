@@ -31,6 +31,7 @@ use trunkline_proto::admin::v1::{
 };
 
 use super::Context;
+use write::principal_of;
 
 /// Serves operators.
 #[derive(Debug)]
@@ -76,21 +77,24 @@ impl AdminService for Admin {
         &self,
         request: Request<CreateProviderRequest>,
     ) -> Result<Response<CreateProviderResponse>, Status> {
-        providers::create(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        providers::create(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn update_provider(
         &self,
         request: Request<UpdateProviderRequest>,
     ) -> Result<Response<UpdateProviderResponse>, Status> {
-        providers::update(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        providers::update(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_provider(
         &self,
         request: Request<DeleteProviderRequest>,
     ) -> Result<Response<DeleteProviderResponse>, Status> {
-        providers::delete(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        providers::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_deployment(
@@ -113,21 +117,24 @@ impl AdminService for Admin {
         &self,
         request: Request<CreateDeploymentRequest>,
     ) -> Result<Response<CreateDeploymentResponse>, Status> {
-        deployments::create(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        deployments::create(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn update_deployment(
         &self,
         request: Request<UpdateDeploymentRequest>,
     ) -> Result<Response<UpdateDeploymentResponse>, Status> {
-        deployments::update(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        deployments::update(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_deployment(
         &self,
         request: Request<DeleteDeploymentRequest>,
     ) -> Result<Response<DeleteDeploymentResponse>, Status> {
-        deployments::delete(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        deployments::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_virtual_model(
@@ -150,28 +157,32 @@ impl AdminService for Admin {
         &self,
         request: Request<CreateVirtualModelRequest>,
     ) -> Result<Response<CreateVirtualModelResponse>, Status> {
-        virtual_models::create(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        virtual_models::create(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn update_virtual_model(
         &self,
         request: Request<UpdateVirtualModelRequest>,
     ) -> Result<Response<UpdateVirtualModelResponse>, Status> {
-        virtual_models::update(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        virtual_models::update(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_virtual_model(
         &self,
         request: Request<DeleteVirtualModelRequest>,
     ) -> Result<Response<DeleteVirtualModelResponse>, Status> {
-        virtual_models::delete(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        virtual_models::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn apply_config(
         &self,
         request: Request<ApplyConfigRequest>,
     ) -> Result<Response<ApplyConfigResponse>, Status> {
-        config::apply(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        config::apply(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn export_config(
@@ -199,7 +210,8 @@ impl AdminService for Admin {
         &self,
         request: Request<SetBreakerRequest>,
     ) -> Result<Response<SetBreakerResponse>, Status> {
-        breakers::set(&self.context, request.into_inner()).await.map(Response::new)
+        let principal = principal_of(&request);
+        breakers::set(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_stats(

@@ -41,17 +41,18 @@ pub(super) fn list(
 
 pub(super) async fn create(
     context: &Context,
+    principal: String,
     request: CreateProviderRequest,
 ) -> Result<CreateProviderResponse, Status> {
-    let write = Write::new("CreateProvider", &request, &request.request_id)?;
+    let write = Write::new("CreateProvider", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only);
     let provider = required(KIND, request.provider)?;
     let name = provider.name.clone();
-    let written = write.run(context, |state, config| {
-        if find(config, &name).is_ok() {
-            return Err(status::already_exists(KIND, &name));
+    let written = write.run(context, move |state, config| {
+        if find(config, &provider.name).is_ok() {
+            return Err(status::already_exists(KIND, &provider.name));
         }
-        config.providers.push(Provider { etag: String::new(), ..provider.clone() });
+        config.providers.push(Provider { etag: String::new(), ..provider });
         let inside = format!("providers[{}]", config.providers.len() - 1);
         checked(&state.version, config, &inside, KIND)
     });
@@ -62,12 +63,14 @@ pub(super) async fn create(
 
 pub(super) async fn update(
     context: &Context,
+    principal: String,
     request: UpdateProviderRequest,
 ) -> Result<UpdateProviderResponse, Status> {
-    let write = Write::new("UpdateProvider", &request, &request.request_id)?;
+    let write = Write::new("UpdateProvider", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only).force(request.force);
     let given = required(KIND, request.provider)?;
-    let written = write.run(context, |state, config| {
+    let name = given.name.clone();
+    let written = write.run(context, move |state, config| {
         let index = find(config, &given.name)?;
         let stored = &config.providers[index];
         etag_matches(KIND, &given.name, &given.etag, &convert::etag_of_provider(stored))?;
@@ -77,18 +80,19 @@ pub(super) async fn update(
         checked(&state.version, config, &format!("providers[{index}]"), KIND)
     });
     let written = written.await?;
-    let provider = Some(get(&written.config, &given.name)?);
+    let provider = Some(get(&written.config, &name)?);
     Ok(UpdateProviderResponse { provider, version: Some(written.version), changes: written.changes })
 }
 
 pub(super) async fn delete(
     context: &Context,
+    principal: String,
     request: DeleteProviderRequest,
 ) -> Result<DeleteProviderResponse, Status> {
-    let write = Write::new("DeleteProvider", &request, &request.request_id)?;
+    let write = Write::new("DeleteProvider", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only).force(request.force);
-    let name = request.name.as_str();
-    let written = write.run(context, |_, config| {
+    let written = write.run(context, move |_, config| {
+        let name = request.name.as_str();
         let index = find(config, name)?;
         etag_matches(KIND, name, &request.etag, &convert::etag_of_provider(&config.providers[index]))?;
         unused(config, KIND, name, |deployment| {

@@ -43,17 +43,18 @@ pub(super) fn list(
 
 pub(super) async fn create(
     context: &Context,
+    principal: String,
     request: CreateVirtualModelRequest,
 ) -> Result<CreateVirtualModelResponse, Status> {
-    let write = Write::new("CreateVirtualModel", &request, &request.request_id)?;
+    let write = Write::new("CreateVirtualModel", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only);
     let model = required(FIELD, request.virtual_model)?;
     let name = model.name.clone();
-    let written = write.run(context, |state, config| {
-        if find(config, &name).is_ok() {
-            return Err(status::already_exists(KIND, &name));
+    let written = write.run(context, move |state, config| {
+        if find(config, &model.name).is_ok() {
+            return Err(status::already_exists(KIND, &model.name));
         }
-        config.virtual_models.push(VirtualModel { etag: String::new(), ..model.clone() });
+        config.virtual_models.push(VirtualModel { etag: String::new(), ..model });
         let inside = format!("virtual_models[{}]", config.virtual_models.len() - 1);
         checked(&state.version, config, &inside, FIELD)
     });
@@ -64,12 +65,14 @@ pub(super) async fn create(
 
 pub(super) async fn update(
     context: &Context,
+    principal: String,
     request: UpdateVirtualModelRequest,
 ) -> Result<UpdateVirtualModelResponse, Status> {
-    let write = Write::new("UpdateVirtualModel", &request, &request.request_id)?;
+    let write = Write::new("UpdateVirtualModel", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only).force(request.force);
     let given = required(FIELD, request.virtual_model)?;
-    let written = write.run(context, |state, config| {
+    let name = given.name.clone();
+    let written = write.run(context, move |state, config| {
         let index = find(config, &given.name)?;
         let stored = &config.virtual_models[index];
         etag_matches(KIND, &given.name, &given.etag, &convert::etag_of_virtual_model(stored))?;
@@ -79,18 +82,19 @@ pub(super) async fn update(
         checked(&state.version, config, &format!("virtual_models[{index}]"), FIELD)
     });
     let written = written.await?;
-    let virtual_model = Some(get(&written.config, &given.name)?);
+    let virtual_model = Some(get(&written.config, &name)?);
     Ok(UpdateVirtualModelResponse { virtual_model, version: Some(written.version), changes: written.changes })
 }
 
 pub(super) async fn delete(
     context: &Context,
+    principal: String,
     request: DeleteVirtualModelRequest,
 ) -> Result<DeleteVirtualModelResponse, Status> {
-    let write = Write::new("DeleteVirtualModel", &request, &request.request_id)?;
+    let write = Write::new("DeleteVirtualModel", principal, &request, &request.request_id)?;
     let write = write.validate_only(request.validate_only).force(request.force);
-    let name = request.name.as_str();
-    let written = write.run(context, |_, config| {
+    let written = write.run(context, move |_, config| {
+        let name = request.name.as_str();
         let index = find(config, name)?;
         etag_matches(
             KIND,

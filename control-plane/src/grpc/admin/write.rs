@@ -1,12 +1,12 @@
-//! How every write of the configuration goes: edit a copy, check the whole, guard
-//! against accidents, commit. They go one by one; a state that moved all the same is edited
-//! again. The caller's own guards (etag, base revision) are checked on each try.
+//! How every write of the configuration goes: edit a copy of the newest state, check the
+//! whole, guard against accidents, commit. All of that but the answer runs on the
+//! repository's thread, one write after the other; previews wait for nobody.
 
 use std::{collections::HashMap, sync::Arc};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tonic::Status;
+use tonic::{Request, Status};
 use trunkline_proto::{
     admin::v1::{Change, Config},
     convert, document,
@@ -16,25 +16,23 @@ use trunkline_proto::{
 };
 
 use crate::{
-    grpc::{Context, refuse, wire_version},
-    repository::{CommitError, ConfigState, ConfigWrite, Remembered},
+    grpc::{Context, wire_version},
+    repository::{ConfigState, Edited, Intent, Remembered},
 };
 
-/// Tries before a write gives up. Others change the configuration meanwhile only if
-/// their caller left before they were done.
-const TRIES: usize = 8;
+/// Who writes while nobody has to say who he is.
+const ANONYMOUS: &str = "admin";
 
-/// Who writes, until operators authenticate.
-pub(super) const PRINCIPAL: &str = "admin";
+/// Who sent `request`.
+pub(super) fn principal_of<T>(_request: &Request<T>) -> String {
+    ANONYMOUS.to_owned()
+}
 
 /// What a write asks for, apart from the change itself.
 #[derive(Debug)]
 pub(super) struct Write {
-    method: &'static str,
-    request_id: Option<String>,
-    request_sha256: [u8; 32],
+    intent: Intent,
     validate_only: bool,
-    force: bool,
 }
 
 /// What came of it.
@@ -50,6 +48,7 @@ impl Write {
     /// `request_id` empty: not idempotent.
     pub(super) fn new(
         method: &'static str,
+        principal: String,
         request: &impl Message,
         request_id: &str,
     ) -> Result<Self, Status> {
@@ -61,7 +60,8 @@ impl Write {
             },
         };
         let request_sha256 = Sha256::digest(request.encode_to_vec()).into();
-        Ok(Self { method, request_id, request_sha256, validate_only: false, force: false })
+        let intent = Intent { principal, method, request_id, request_sha256, ..Intent::default() };
+        Ok(Self { intent, validate_only: false })
     }
 
     /// Check and answer, change nothing.
@@ -70,91 +70,78 @@ impl Write {
     }
 
     /// Overrides the removal guard, here and at agents.
-    pub(super) fn force(self, force: bool) -> Self {
-        Self { force, ..self }
+    pub(super) fn force(mut self, force: bool) -> Self {
+        self.intent.force = force;
+        self
     }
 
-    /// Carries out the write. `edit` may be called several times.
+    /// Names what is written to, where the change does not say it.
+    pub(super) fn subject(mut self, subject: String) -> Self {
+        self.intent.subject = subject;
+        self
+    }
+
+    /// Carries out the write: `edit` changes a copy of the newest state, and no other
+    /// write comes between the two.
     pub(super) async fn run(
-        &self,
+        self,
         context: &Context,
-        edit: impl Fn(&ConfigState, &mut Config) -> Result<(), Status> + Sync,
+        edit: impl FnOnce(&ConfigState, &mut Config) -> Result<(), Status> + Send + 'static,
     ) -> Result<Written, Status> {
-        // One write at a time, so that each is made from the newest state. Previews wait
-        // for nobody.
-        let _turn = if self.validate_only { None } else { Some(context.writes.lock().await) };
-        let mut conflict = CommitError::Unavailable;
-        for _ in 0..TRIES {
-            let known = self.request_id.as_deref().and_then(|id| context.repository.remembered(id));
-            if let Some(known) = known {
-                return self.repeat(context, &known);
-            }
-            let state = context.repository.state();
+        let (force, stats) = (self.intent.force, Arc::clone(&context.stats));
+        let work_out = move |state: &ConfigState| {
             let mut config = state.config.clone();
-            edit(&state, &mut config)?;
-            let (config, written) = self.check(context, &state, config)?;
-            let nothing_to_keep = config == state.config && self.request_id.is_none();
-            if self.validate_only || nothing_to_keep {
-                return Ok(written);
-            }
-            match context.repository.commit(self.commit(config, &state)).await {
-                Ok(state) => return Ok(Written { version: wire_version(&state.version), ..written }),
-                Err(error @ CommitError::Conflict { .. }) => conflict = error,
-                Err(error) => return Err(refuse::commit(&error)),
-            }
-        }
-        Err(refuse::commit(&conflict))
-    }
-
-    /// The canonical configuration, and the answer if it is not committed.
-    fn check(
-        &self,
-        context: &Context,
-        state: &ConfigState,
-        config: Config,
-    ) -> Result<(Config, Written), Status> {
-        let next = trunkline_routing::table::Version {
-            revision: state.version.revision + 1,
-            ..state.version.clone()
+            edit(state, &mut config)?;
+            check(state, config, force, &|model| stats.has_traffic(model))
         };
-        // Checked before it is brought into order, so that paths are those of the caller.
-        convert::routing_table(next, &config).map_err(|problems| status::invalid(&problems))?;
-        let config = convert::canonical(config);
-        if !self.force {
-            convert::removal_guard(&state.config, &config, &|model| context.stats.has_traffic(model))
-                .map_err(|message| status::failed_precondition("REMOVAL_GUARD", message, HashMap::new()))?;
+        if self.validate_only {
+            let (_, written) = work_out(&context.repository.state())?;
+            return Ok(written);
         }
-        let changes = document::diff(&state.config, &config);
-        let written = Written { config: config.clone(), version: wire_version(&state.version), changes };
-        Ok((config, written))
+        let (method, request_sha256) = (self.intent.method, self.intent.request_sha256);
+        match context.repository.edit(self.intent, work_out).await? {
+            Edited::Done { state, value } => Ok(Written { version: wire_version(&state.version), ..value }),
+            Edited::Repeated(known) if known.method == method && known.request_sha256 == request_sha256 => {
+                Ok(repeat(context, &known))
+            }
+            Edited::Repeated(known) => {
+                let message = format!("was used for another request ({}); take a new UUID", known.method);
+                Err(status::invalid_field("request_id", &message))
+            }
+        }
     }
+}
 
-    fn commit(&self, config: Config, state: &ConfigState) -> ConfigWrite {
-        ConfigWrite {
-            config,
-            expected_revision: state.version.revision,
-            principal: PRINCIPAL.to_owned(),
-            method: self.method,
-            request_id: self.request_id.clone(),
-            request_sha256: self.request_sha256,
-            force: self.force,
-        }
+/// The canonical configuration, and the answer if it is not committed.
+fn check(
+    state: &ConfigState,
+    config: Config,
+    force: bool,
+    has_traffic: &dyn Fn(&str) -> bool,
+) -> Result<(Config, Written), Status> {
+    let next =
+        trunkline_routing::table::Version { revision: state.version.revision + 1, ..state.version.clone() };
+    // Checked before it is brought into order, so that paths are those of the caller.
+    convert::routing_table(next, &config).map_err(|problems| status::invalid(&problems))?;
+    let config = convert::canonical(config);
+    if !force {
+        convert::removal_guard(&state.config, &config, has_traffic)
+            .map_err(|message| status::failed_precondition("REMOVAL_GUARD", message, HashMap::new()))?;
     }
+    let changes = document::diff(&state.config, &config);
+    let written = Written { config: config.clone(), version: wire_version(&state.version), changes };
+    Ok((config, written))
+}
 
-    /// The answer to a request that was carried out before.
-    fn repeat(&self, context: &Context, known: &Remembered) -> Result<Written, Status> {
-        if known.method != self.method || known.request_sha256 != self.request_sha256 {
-            let message = format!("was used for another request ({}); take a new UUID", known.method);
-            return Err(status::invalid_field("request_id", &message));
-        }
-        let repository = &context.repository;
-        let then: Arc<ConfigState> = repository.recent(known.revision).unwrap_or_else(|| repository.state());
-        let before = known.revision.checked_sub(u64::from(!known.unchanged));
-        let before = before.and_then(|revision| repository.recent(revision));
-        let changes = before.map(|before| document::diff(&before.config, &then.config)).unwrap_or_default();
-        let version = Version { epoch: then.version.epoch.clone(), revision: known.revision };
-        Ok(Written { config: then.config.clone(), version, changes })
-    }
+/// The answer to a request that was carried out before.
+fn repeat(context: &Context, known: &Remembered) -> Written {
+    let repository = &context.repository;
+    let then: Arc<ConfigState> = repository.recent(known.revision).unwrap_or_else(|| repository.state());
+    let before = known.revision.checked_sub(u64::from(!known.unchanged));
+    let before = before.and_then(|revision| repository.recent(revision));
+    let changes = before.map(|before| document::diff(&before.config, &then.config)).unwrap_or_default();
+    let version = Version { epoch: then.version.epoch.clone(), revision: known.revision };
+    Written { config: then.config.clone(), version, changes }
 }
 
 /// Checks one resource's part of the whole, so that paths start at the request's own
