@@ -12,7 +12,10 @@ use std::{
 
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trunkline_control_plane::start::{Listen, Options, start};
+use trunkline_control_plane::{
+    security::Security,
+    start::{Listen, Options, start},
+};
 
 const DOCUMENT: &str = "
 providers:
@@ -43,7 +46,7 @@ impl Setting {
         let stop = CancellationToken::new();
         let loopback = || Listen::Address("127.0.0.1:0".parse().unwrap());
         let options =
-            Options { grpc: loopback(), ops: loopback(), data_dir: None, config: None, insecure: false };
+            Options { grpc: loopback(), ops: loopback(), data_dir: None, config: None, security: Security::default() };
         let running = start(options, stop.clone()).await.unwrap();
         let url = format!("http://{}", running.grpc_addr);
         tokio::spawn(running.wait());

@@ -45,7 +45,32 @@ pub struct Flags {
     #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_CONFIG_POLICY", value_enum, default_value_t = ConfigPolicy::Bootstrap)]
     pub config_policy: ConfigPolicy,
 
-    /// Allow listeners beyond loopback although there is no TLS and no authentication.
+    /// Certificate of both listeners, PEM, with its chain. A replaced file is picked up.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate, PEM, without a passphrase.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Tokens of agents, one a line: `AGENT_ID TOKEN`, or `TOKEN` for any agent. With
+    /// any token file each call needs a token. A replaced file is picked up.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_AGENT_TOKEN_FILE", value_name = "FILE")]
+    pub agent_token_file: Option<PathBuf>,
+
+    /// Tokens of admins, one a line: `NAME TOKEN`, or `TOKEN`. The audit log has the name.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// Tokens of operators: routes, breakers, drains and drills.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_OPERATOR_TOKEN_FILE", value_name = "FILE")]
+    pub operator_token_file: Option<PathBuf>,
+
+    /// Tokens of viewers: reads, and /metrics beyond loopback.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_VIEWER_TOKEN_FILE", value_name = "FILE")]
+    pub viewer_token_file: Option<PathBuf>,
+
+    /// Allow listeners beyond loopback without TLS and tokens.
     #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
 

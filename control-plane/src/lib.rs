@@ -4,6 +4,7 @@
 //! [`start::start`] runs all of it; the binary and `trunkline up` are its callers. A
 //! control plane that is away never stops traffic: agents go on with what they hold.
 
+mod access;
 mod bootstrap;
 pub mod config;
 mod grpc;
@@ -11,6 +12,7 @@ mod metrics;
 mod ops;
 mod registry;
 pub mod repository;
+pub mod security;
 pub mod start;
 mod stats;
 pub mod store;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use trunkline_control_plane::{
     config::{Flags, LogFormat},
+    security::{Security, TlsFiles},
     start::{ConfigSource, Listen, Options, StartError, start},
 };
 
@@ -26,9 +27,7 @@ fn main() -> ExitCode {
             // Our errors name their cause themselves; the outermost says it all.
             let said = error.downcast_ref::<StartError>().map_or(format!("{error:#}"), ToString::to_string);
             drop(writeln!(std::io::stderr(), "error: {said}"));
-            let refused = error.downcast_ref().is_some_and(|error| {
-                matches!(error, StartError::Config { .. } | StartError::Insecure { .. })
-            });
+            let refused = error.downcast_ref().is_some_and(StartError::is_input);
             if refused { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
@@ -60,19 +59,28 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
             Some(ConfigSource { origin: path.display().to_string(), text, policy: flags.config_policy })
         }
     };
+    let security = Security {
+        // Each needs the other, says the command line.
+        tls: flags.tls_cert.zip(flags.tls_key).map(|(certificate, key)| TlsFiles { certificate, key }),
+        agent_tokens: flags.agent_token_file,
+        admin_tokens: flags.admin_token_file,
+        operator_tokens: flags.operator_token_file,
+        viewer_tokens: flags.viewer_token_file,
+        insecure: flags.insecure,
+    };
     let options = Options {
         grpc: Listen::Address(flags.listen),
         ops: Listen::Address(flags.ops_listen),
         data_dir: Some(flags.data_dir),
         config,
-        insecure: flags.insecure,
+        security,
     };
     let shutdown = CancellationToken::new();
     // Before anything is announced, so that no signal is missed.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let running = start(options, shutdown.clone()).await?;
-    announce("control-plane", running.grpc_addr)?;
-    announce("control-plane-ops", running.ops_addr)?;
+    announce("control-plane", running.scheme, running.grpc_addr)?;
+    announce("control-plane-ops", running.scheme, running.ops_addr)?;
     let ended = running.wait();
     tokio::pin!(ended);
     tokio::select! {
@@ -87,9 +95,9 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
 }
 
 /// Programs that start this one read these lines.
-fn announce(role: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
+fn announce(role: &str, scheme: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
     tracing::info!(role, %address, "listening");
     let mut out = std::io::stdout().lock();
-    writeln!(out, "listening {role} http://{address}").context("announce a listener")?;
+    writeln!(out, "listening {role} {scheme}://{address}").context("announce a listener")?;
     out.flush().context("announce a listener")
 }

@@ -15,6 +15,7 @@ use prometheus_client::{
 use trunkline_proto::types::v1::OutcomeClass;
 
 use crate::{
+    access::Refused,
     registry::Registry,
     repository::{Repository, StoreHealth},
     stats::Stats,
@@ -28,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) updates: Family<UpdateLabels, Counter>,
     /// Updates that agents refused.
     pub(crate) nacks: Counter,
+    /// Calls that were refused for who made them.
+    pub(crate) calls_refused: Refused,
     /// Telemetry reports by what came of them.
     pub(crate) reports: Family<ReportLabels, Counter>,
     /// Parts of acknowledged reports that were not counted.
@@ -69,6 +72,9 @@ impl Metrics {
         metered.register("sync_updates", "Routing table updates sent to agents", updates.clone());
         let nacks = Counter::default();
         metered.register("sync_nacks", "Routing table updates that agents refused", nacks.clone());
+        let calls_refused = Refused::default();
+        let help = "Calls refused for who made them, by reason";
+        metered.register("calls_refused", help, calls_refused.clone());
         let reports = Family::default();
         metered.register("telemetry_reports", "Telemetry reports by what came of them", reports.clone());
         let targets_refused = Counter::default();
@@ -80,7 +86,7 @@ impl Metrics {
         let watchers = Gauge::default();
         metered.register("watchers_connected", "Open WatchResources streams", watchers.clone());
         metered.register_collector(Box::new(Now { repository, agents, stats }));
-        Self { metered, updates, nacks, reports, targets_refused, watchers }
+        Self { metered, updates, nacks, calls_refused, reports, targets_refused, watchers }
     }
 
     /// OpenMetrics text.

@@ -3,14 +3,22 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use trunkline_transport::tls::Acceptor;
 
-use crate::metrics::Metrics;
+use crate::{access::Access, metrics::Metrics};
 
 /// Enough for scrapers and probes; more wait in the accept queue.
 const CONNECTIONS_MAX: usize = 128;
@@ -24,8 +32,22 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// What is shown, and to whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    pub(crate) metrics: Arc<Metrics>,
+    /// Who may see metrics. None: whoever reaches the listener. Probes come without a
+    /// token, and see the other pages.
+    pub(crate) access: Option<Access>,
+}
+
 /// Serves until `shutdown`; then open exchanges end and it returns.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    pages: Pages,
+    shutdown: CancellationToken,
+) {
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -43,29 +65,30 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, shutdown
                 continue;
             }
         };
-        let metrics = Arc::clone(&metrics);
-        let shutdown = shutdown.clone();
+        let (tls, pages, shutdown) = (tls.clone(), pages.clone(), shutdown.clone());
         connections.spawn(async move {
             let _place = place;
-            exchange(TokioIo::new(stream), metrics, shutdown).await;
+            match tls {
+                None => exchange(stream, pages, shutdown).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => exchange(stream, pages, shutdown).await,
+                    Err(error) => tracing::debug!(%error, "TLS handshake failed on the ops listener"),
+                },
+            }
         });
     }
     connections.close();
     connections.wait().await;
 }
 
-async fn exchange(
-    stream: TokioIo<tokio::net::TcpStream>,
-    metrics: Arc<Metrics>,
-    shutdown: CancellationToken,
-) {
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Pages, shutdown: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &metrics);
+        let response = answer(&request, &pages);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         biased; // A finished connection needs no shutdown.
         result = connection.as_mut() => result,
@@ -79,12 +102,19 @@ async fn exchange(
     }
 }
 
-fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+    let method = request.method();
     if method != Method::GET && method != Method::HEAD {
         return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n".into());
     }
-    match path {
-        "/metrics" => match metrics.encode() {
+    match request.uri().path() {
+        "/metrics" if pages.access.as_ref().is_some_and(|access| !access.may_read(request.headers())) => {
+            let said = "a token of a viewer is required, as `authorization: Bearer TOKEN`\n";
+            let mut response = respond(StatusCode::UNAUTHORIZED, TEXT, said.into());
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+        "/metrics" => match pages.metrics.encode() {
             Ok(text) => respond(StatusCode::OK, OPENMETRICS, text),
             Err(error) => {
                 respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("encode metrics: {error}\n"))
@@ -99,6 +129,6 @@ fn answer(method: &Method, path: &str, metrics: &Metrics) -> Response<Full<Bytes
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -11,15 +11,23 @@ use std::{
 
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use trunkline_transport::{
+    bearer::TokenFileError,
+    exposure::Exposed,
+    incoming::incoming,
+    tls::{Protocols, TlsError},
+};
 
 pub use crate::bootstrap::ConfigSource;
 use crate::{
+    access::Access,
     bootstrap, grpc,
     grpc::{Context, ServeError},
     metrics::Metrics,
     ops,
     registry::Registry,
     repository::{CommitError, OpenError, Repository, RepositoryOptions},
+    security::Security,
     stats::merger::{LoadError, Merger},
 };
 
@@ -37,8 +45,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// A configuration document to begin with.
     pub config: Option<ConfigSource>,
-    /// Allows listeners beyond loopback.
-    pub insecure: bool,
+    /// Who may reach it. Needed beyond loopback.
+    pub security: Security,
 }
 
 /// A listener, or where to make one.
@@ -53,6 +61,8 @@ pub enum Listen {
 /// A control plane that serves.
 #[derive(Debug)]
 pub struct Running {
+    /// What both listeners speak: `https`, or `http` without TLS.
+    pub scheme: &'static str,
     /// Where gRPC is served.
     pub grpc_addr: SocketAddr,
     /// Where `/metrics` and the health pages are served.
@@ -68,16 +78,14 @@ pub struct Running {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Anybody could reach it.
-    #[error(
-        "the {role} listener {address} is reachable beyond this machine, and TLS and tokens are not built yet: \
-         listen on a loopback address, or give --insecure to accept that anybody who reaches it may do everything"
-    )]
-    Insecure {
-        /// Which listener.
-        role: &'static str,
-        /// Where.
-        address: SocketAddr,
-    },
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// The certificate or its key can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A token file can't be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
     /// The address cannot be had.
     #[error("listen on {address} for {role}: {cause}")]
     Listen {
@@ -111,6 +119,13 @@ pub enum StartError {
     Join(#[from] JoinError),
 }
 
+impl StartError {
+    /// Whether the operator's input is wrong: starting again won't help.
+    pub const fn is_input(&self) -> bool {
+        matches!(self, Self::Exposed(_) | Self::Tls(_) | Self::Tokens(_) | Self::Config { .. })
+    }
+}
+
 /// Why a control plane stopped without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -128,8 +143,13 @@ pub enum RunError {
 /// See [`StartError`]; nothing runs then.
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Running, StartError> {
     let document = options.config.map(bootstrap::load).transpose()?;
-    let (grpc_listener, grpc_addr) = listen("control-plane", options.grpc, options.insecure)?;
-    let (ops_listener, ops_addr) = listen("control-plane-ops", options.ops, options.insecure)?;
+    let security = options.security;
+    let security = tokio::task::spawn_blocking(move || security.load()).await??;
+    let (grpc_listener, grpc_addr) =
+        listen("control-plane", options.grpc, |address| security.check_grpc(address))?;
+    let (ops_listener, ops_addr) =
+        listen("control-plane-ops", options.ops, |address| security.check_ops(address))?;
+    let (grpc_tls, ops_tls) = (security.acceptor(Protocols::H2)?, security.acceptor(Protocols::Http1)?);
     let repository_options = RepositoryOptions { data_dir: options.data_dir };
     let repository = tokio::task::spawn_blocking(move || Repository::open(repository_options)).await??;
     if let Some(document) = document {
@@ -141,6 +161,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
 
     let registry = Arc::new(Registry::new());
     let metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
+    let apps_need_keys = security.apps_need_keys(grpc_addr);
+    let access = Access::new(security.tokens.clone(), Arc::clone(&repository), apps_need_keys);
     let context = Arc::new(Context {
         repository: Arc::clone(&repository),
         registry,
@@ -154,11 +176,17 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let others = TaskTracker::new();
     // Ends when the last stream of reports has ended, so that none is lost.
     others.spawn(merger.run());
-    others.spawn(ops::serve(ops_listener, Arc::clone(&context.metrics), shutdown.clone()));
+    let pages = ops::Pages {
+        metrics: Arc::clone(&context.metrics),
+        access: (!ops_addr.ip().is_loopback()).then(|| access.clone()),
+    };
+    let scheme = security.scheme();
+    others.spawn(ops::serve(ops_listener, ops_tls, pages, shutdown.clone()));
+    others.spawn(security.follow(shutdown.clone()));
     others.spawn(expire(Arc::clone(&repository), shutdown.clone()));
-    let grpc = others.spawn(grpc::serve(grpc_listener, context));
+    let grpc = others.spawn(grpc::serve(incoming(grpc_listener, grpc_tls), access, context));
     others.close();
-    Ok(Running { grpc_addr, ops_addr, repository, shutdown, grpc, others })
+    Ok(Running { scheme, grpc_addr, ops_addr, repository, shutdown, grpc, others })
 }
 
 impl Running {
@@ -196,21 +224,20 @@ impl Running {
 fn listen(
     role: &'static str,
     listen: Listen,
-    insecure: bool,
+    may_listen: impl Fn(SocketAddr) -> Result<(), Exposed>,
 ) -> Result<(tokio::net::TcpListener, SocketAddr), StartError> {
     let name = format!("{listen:?}");
     let failed = |address: String| move |cause| StartError::Listen { role, address, cause };
     let listener = match listen {
-        Listen::Address(address) if !address.ip().is_loopback() && !insecure => {
-            return Err(StartError::Insecure { role, address });
+        Listen::Address(address) => {
+            // Before anybody could connect.
+            may_listen(address)?;
+            TcpListener::bind(address).map_err(failed(address.to_string()))?
         }
-        Listen::Address(address) => TcpListener::bind(address).map_err(failed(address.to_string()))?,
         Listen::Bound(listener) => listener,
     };
     let address = listener.local_addr().map_err(failed(name))?;
-    if !address.ip().is_loopback() && !insecure {
-        return Err(StartError::Insecure { role, address });
-    }
+    may_listen(address)?;
     listener.set_nonblocking(true).map_err(failed(address.to_string()))?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed(address.to_string()))?;
     Ok((listener, address))

@@ -1,14 +1,17 @@
 //! How clients reach a listener: whom they trust, and what they may send in the clear.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use rustls::{
-    RootCertStore,
+    ClientConfig, RootCertStore,
     pki_types::{CertificateDer, TrustAnchor, pem::PemObject as _},
 };
 use tonic::transport::{ClientTlsConfig, Endpoint, Uri};
 
-use crate::file::{self, Unreadable};
+use crate::{
+    file::{self, Unreadable},
+    tls::{Protocols, provider},
+};
 
 /// Why certificate authorities can't be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +95,19 @@ impl Trust {
             })?;
         }
         if roots.is_empty() { Err(none()) } else { Ok(Self(roots.roots)) }
+    }
+
+    /// TLS for a client that is not tonic's.
+    ///
+    /// # Errors
+    /// If the cryptography that is built in lacks what TLS 1.2 and 1.3 need.
+    pub fn client_config(&self, protocols: Protocols) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(RootCertStore { roots: self.0.clone() })
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.alpn();
+        Ok(Arc::new(config))
     }
 
     /// The file's, or the public ones without one.

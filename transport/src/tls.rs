@@ -72,7 +72,7 @@ pub enum Protocols {
 }
 
 impl Protocols {
-    fn alpn(self) -> Vec<Vec<u8>> {
+    pub(crate) fn alpn(self) -> Vec<Vec<u8>> {
         let (h2, http1) = (b"h2".to_vec(), b"http/1.1".to_vec());
         match self {
             Self::H2 => vec![h2],

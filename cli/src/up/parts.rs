@@ -12,7 +12,8 @@ use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_control_plane::{
     config::ConfigPolicy,
-    start::{ConfigSource, Listen, Options, StartError, start},
+    security::Security,
+    start::{ConfigSource, Listen, Options, start},
 };
 
 use super::simulated::{self, Simulated};
@@ -45,12 +46,15 @@ impl Parts {
             ops: Listen::Address(args.control_plane_ops_listen),
             data_dir: Some(args.data_dir.join("control-plane")),
             config: args.config.as_deref().map(|path| config_source(path, args)).transpose()?,
-            insecure: args.insecure,
+            security: Security { insecure: args.insecure, ..Security::default() },
         };
         let stop = self.control_plane.stop.clone();
-        let running = start(options, stop).await.map_err(|error| match error {
-            StartError::Insecure { .. } | StartError::Config { .. } => Failure::wrong_input(error),
-            _ => anyhow::Error::new(error).context("start the control plane").into(),
+        let running = start(options, stop).await.map_err(|error| {
+            if error.is_input() {
+                Failure::wrong_input(error)
+            } else {
+                anyhow::Error::new(error).context("start the control plane").into()
+            }
         })?;
         let listening = Listening { main: running.grpc_addr, ops: running.ops_addr };
         self.control_plane.run(async move { running.wait().await.context("run the control plane") });

@@ -6,22 +6,21 @@ mod routing;
 mod sync;
 mod telemetry;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use futures_util::Stream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    server::NamedService as _,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{server::NamedService as _, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use trunkline_proto::{
     admin::v1::admin_service_server::AdminServiceServer, agent::v1::agent_service_server::AgentServiceServer,
     routing::v1::routing_service_server::RoutingServiceServer,
     telemetry::v1::telemetry_service_server::TelemetryServiceServer, types::v1::Version,
 };
+use trunkline_transport::incoming::Connection;
 
 use crate::{
+    access::{Access, GuardLayer},
     metrics::Metrics,
     registry::Registry,
     repository::{Repository, StoreHealth},
@@ -72,7 +71,11 @@ pub(crate) enum ServeError {
 }
 
 /// Serves until the context's shutdown; then streams end and it returns.
-pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Result<(), ServeError> {
+pub(crate) async fn serve(
+    incoming: impl Stream<Item = io::Result<Connection>>,
+    access: Access,
+    context: Arc<Context>,
+) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     let agents = AgentServiceServer::new(sync::Agents::new(Arc::clone(&context)));
     let agents = agents.max_decoding_message_size(AGENT_BYTES_MAX);
@@ -91,6 +94,7 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(GuardLayer::new(access, context.metrics.calls_refused.clone()))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -98,7 +102,6 @@ pub(crate) async fn serve(listener: TcpListener, context: Arc<Context>) -> Resul
         .add_service(telemetry)
         .add_service(admin)
         .add_service(routing);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served =
         router.serve_with_incoming_shutdown(incoming, context.shutdown.clone().cancelled_owned()).await;
     context.tasks.close();

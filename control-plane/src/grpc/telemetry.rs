@@ -13,6 +13,7 @@ use trunkline_proto::{
 
 use super::{Context, REPORT_INTERVAL, wire_duration};
 use crate::{
+    access::Principal,
     grpc::refuse,
     metrics::{ReportLabels, ReportResult},
     stats::{merger::Merged, report::Report, totals::Invalid},
@@ -27,6 +28,7 @@ pub(super) struct Telemetry {
 /// One stream of reports.
 struct Reports {
     context: Arc<Context>,
+    principal: Principal,
     inbound: Streaming<StreamReportsRequest>,
     /// Whether the interval was told.
     told: bool,
@@ -49,9 +51,15 @@ impl TelemetryService for Telemetry {
         &self,
         request: Request<Streaming<StreamReportsRequest>>,
     ) -> Result<Response<Self::StreamReportsStream>, Status> {
-        let context = Arc::clone(&self.context);
-        let reports =
-            Reports { context, inbound: request.into_inner(), told: false, warned: false, ended: false };
+        let (context, principal) = (Arc::clone(&self.context), Principal::of(&request));
+        let reports = Reports {
+            context,
+            principal,
+            inbound: request.into_inner(),
+            told: false,
+            warned: false,
+            ended: false,
+        };
         // The next report is read when the answer to the one before is taken.
         let answers = stream::unfold(reports, |mut reports| async move {
             let answer = reports.next().await?;
@@ -80,6 +88,7 @@ impl Reports {
     }
 
     async fn take(&mut self, request: StreamReportsRequest) -> Result<StreamReportsResponse, Status> {
+        self.principal.check_agent_id(&request.agent_id)?;
         let mut report = Report::try_from(request).map_err(|error| {
             self.count(ReportResult::invalid);
             status::invalid_field(&error.field, &error.why)

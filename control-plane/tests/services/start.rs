@@ -73,7 +73,8 @@ async fn a_listener_beyond_loopback_needs_a_word_more() {
     let open = || Listen::Address("0.0.0.0:0".parse().unwrap());
     for options in [Options { grpc: open(), ..options() }, Options { ops: open(), ..options() }] {
         let error = refusal(options).await;
-        assert!(matches!(error, StartError::Insecure { .. }), "{error}");
+        assert!(matches!(error, StartError::Exposed(_)) && error.is_input(), "{error}");
+        assert!(error.to_string().contains("--tls-cert"), "{error}");
         assert!(error.to_string().contains("--insecure"), "{error}");
     }
 }

@@ -5,7 +5,10 @@ use std::{path::Path, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use trunkline_control_plane::start::{Listen, Options, Running, start};
+use trunkline_control_plane::{
+    security::Security,
+    start::{Listen, Options, Running, start},
+};
 use trunkline_proto::{
     admin::v1::{Config, admin_service_client::AdminServiceClient},
     document,
@@ -80,7 +83,7 @@ impl Plane {
 
 pub(crate) fn options() -> Options {
     let any = || Listen::Address("127.0.0.1:0".parse().unwrap());
-    Options { grpc: any(), ops: any(), data_dir: None, config: None, insecure: false }
+    Options { grpc: any(), ops: any(), data_dir: None, config: None, security: Security::default() }
 }
 
 pub(crate) fn config(text: &str) -> Config {

@@ -81,9 +81,24 @@ impl<R: Copy + PartialEq + Send + Sync + 'static> TokenSet<R> {
         self.holders.load().get(&digest).cloned()
     }
 
-    /// Tells each change of the tokens: what was let in long ago may be asked again.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// Ends when a token that is held now is not held any more in the same role and by
+    /// the same name: a long stream that it opened should end too. None: nobody holds
+    /// it.
+    pub fn withdrawn(&self, presented: &[u8]) -> Option<impl Future<Output = ()> + Send + use<R>> {
+        let digest = digest(presented);
+        // Before the look, so that no change is missed.
+        let mut changed = self.changed.subscribe();
+        let holders = Arc::clone(&self.holders);
+        let was = holders.load().get(&digest).cloned()?;
+        Some(async move {
+            while changed.changed().await.is_ok() {
+                if holders.load().get(&digest) != Some(&was) {
+                    return;
+                }
+            }
+            // The set is gone, and nobody can withdraw anything.
+            std::future::pending::<()>().await;
+        })
     }
 
     /// Looks at the files every two seconds and uses new ones that are good, for ever:
@@ -166,7 +181,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = write(dir.path(), "tokens", "old-0123456789abcdef\n");
         let tokens = TokenSet::load(vec![((), path.clone())]).unwrap();
-        let mut changed = tokens.subscribe();
+        let withdrawn = tokens.withdrawn(OLD).unwrap();
+        assert!(tokens.withdrawn(NEW).is_none());
         let following = tokio::spawn(tokens.clone().follow());
         // Paused time runs on by itself, so this is several looks.
         let looks = || tokio::time::sleep(Duration::from_secs(20));
@@ -177,10 +193,9 @@ mod tests {
         fs::remove_file(&path).unwrap();
         looks().await;
         assert!(tokens.holder(OLD).is_some(), "the old ones stay");
-        assert!(!changed.has_changed().unwrap());
 
         fs::write(&path, "new-0123456789abcdef\n").unwrap();
-        changed.changed().await.unwrap();
+        withdrawn.await;
         assert!(tokens.holder(OLD).is_none() && tokens.holder(NEW).is_some());
         following.abort();
     }

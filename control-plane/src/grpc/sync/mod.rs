@@ -27,6 +27,7 @@ use self::{
     update::Updates,
 };
 use super::Context;
+use crate::access::Principal;
 
 /// Messages on their way to the transport: a few parts of one update. The rest waits
 /// in the session, where newer state overtakes it.
@@ -61,8 +62,9 @@ impl AgentService for Agents {
     ) -> Result<Response<Self::SyncStream>, Status> {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (context, updates) = (Arc::clone(&self.context), Arc::clone(&self.updates));
+        let principal = Principal::of(&request);
         self.context.tasks.spawn(async move {
-            let end = serve(context, updates, request.into_inner(), outbox.clone()).await;
+            let end = serve(context, updates, principal, request.into_inner(), outbox.clone()).await;
             if let End::Failed(status) = end {
                 // Nobody may be left to read it.
                 drop(outbox.try_send(Err(status)));
@@ -75,6 +77,7 @@ impl AgentService for Agents {
 async fn serve(
     context: Arc<Context>,
     updates: Arc<Updates>,
+    principal: Principal,
     mut inbound: Streaming<SyncRequest>,
     outbox: Outbox,
 ) -> End {
@@ -91,6 +94,9 @@ async fn serve(
             return End::Failed(Status::deadline_exceeded("no hello within 10 s of the stream's start"));
         }
     };
+    if let Err(status) = principal.check_agent_id(&hello.agent_id) {
+        return End::Failed(status);
+    }
     let held = hello.applied.clone().unwrap_or_default();
     let agent_id = hello.agent_id.clone();
     let connection = match context.registry.connect(hello, SystemTime::now()) {
