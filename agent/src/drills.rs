@@ -82,12 +82,14 @@ impl Default for Drills {
 }
 
 impl Drills {
+    /// Whether any may take hold of an attempt.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Relaxed)
+    }
+
     /// The drill that takes hold of an attempt at `deployment` (full name), the first by
     /// name if there are several. `model`: the virtual model; None: a pin.
     pub(crate) fn hold(&self, deployment: &str, model: Option<&str>, rng: &mut impl Rng) -> Option<Hold> {
-        if !self.armed.load(Ordering::Relaxed) {
-            return None;
-        }
         let now = Instant::now();
         let active = self.active.load();
         let drill = active.iter().find(|drill| drill.takes(deployment, model, now, rng))?;

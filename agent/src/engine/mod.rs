@@ -33,7 +33,11 @@ pub(crate) use self::{
 };
 use self::{attempt::AttemptEnd, race::Race};
 use crate::{
-    decisions::AttemptRecord, drills::Hold, openai::usage::Usage, shared::Shared, snapshot::Snapshot,
+    decisions::AttemptRecord,
+    drills::{Drills, Hold},
+    openai::usage::Usage,
+    shared::Shared,
+    snapshot::Snapshot,
     upstream::Upstream,
 };
 
@@ -171,10 +175,8 @@ impl<'a> Flight<'a> {
     /// Opens the attempt's record. Some: a drill takes hold of it.
     fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex) -> Option<Hold> {
         debug_assert_eq!(id.0 as usize, self.trace.attempts.len());
-        let snapshot = &self.job.snapshot;
-        let name = snapshot.deployment_name(deployment);
-        let hold =
-            self.worker.shared.drills.hold(name, snapshot.virtual_model(self.job.goal), &mut rand::rng());
+        let drills = &self.worker.shared.drills;
+        let hold = if drills.is_armed() { self.hold(drills, deployment) } else { None };
         self.trace.attempts.push(AttemptRecord {
             deployment,
             class: None,
@@ -187,6 +189,12 @@ impl<'a> Flight<'a> {
             fault: hold.as_ref().map(|hold| Arc::clone(&hold.name)),
         });
         hold
+    }
+
+    fn hold(&self, drills: &Drills, deployment: DeploymentIndex) -> Option<Hold> {
+        let Job { snapshot, goal, .. } = &**self.job;
+        let model = snapshot.virtual_model(*goal);
+        drills.hold(snapshot.deployment_name(deployment), model, &mut rand::rng())
     }
 
     /// An attempt ended by itself. Some: the request is answered.
