@@ -18,7 +18,7 @@ impl Agent {
         self.running.orders.send_replace(Arc::new(Orders { faults: Vec::new(), out_of_service }));
     }
 
-    async fn until_ready_says(&self, text: &str) {
+    pub(super) async fn until_ready_says(&self, text: &str) {
         let said = async {
             while !self.ops("/readyz").await.ends_with(text) {
                 sleep(Duration::from_millis(10)).await;

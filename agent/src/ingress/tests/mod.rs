@@ -27,6 +27,7 @@ mod drills;
 mod duty;
 mod grpc;
 mod http;
+mod ordered;
 mod start;
 mod stream;
 
