@@ -1,6 +1,5 @@
 //! Opening: take the directory, check the journal, bring the view up to date, publish.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,10 +12,10 @@ use super::recent::{self, Recent};
 use super::requests::Requests;
 use super::view::{Mark, View};
 use super::writer::{Disk, Writer};
-use super::{ConfigState, OpenError, RepositoryOptions, Shared, now_unix_ms};
+use super::{ConfigState, OpenError, RepositoryOptions, Shared};
 use crate::store::ballast::Ballast;
 use crate::store::journal::{Journal, JournalReader};
-use crate::store::sled::SledStore;
+use crate::store::sled::{SledStore, move_aside};
 use crate::store::{StoreError, StoreHealth, directory};
 
 pub(super) fn open(options: RepositoryOptions) -> Result<(Writer, Arc<Shared>), OpenError> {
@@ -131,19 +130,16 @@ pub(super) fn open_view(data_dir: &Path) -> FoundView {
     let mut lost = None;
     let mut opened = sled_view(&directory);
     if let Err(StoreError::Damaged { reason }) = &opened {
-        let aside = data_dir.join(format!("view.damaged-{}", now_unix_ms()));
-        let moved = fs::rename(&directory, &aside);
         tracing::error!(
             reason,
-            aside = %aside.display(),
-            moved = moved.is_ok(),
             "the view is damaged: moved aside and rebuilt from the journal; telemetry totals are lost"
         );
         lost = Some(format!(
-            "the view was damaged ({reason}); telemetry totals before this start are in {} only",
-            aside.display()
+            "the view was damaged ({reason}); telemetry totals before this start are lost but for these files"
         ));
-        opened = moved.map_err(StoreError::Io).and_then(|()| sled_view(&directory));
+        // The store moved its files away, unless it is their meaning that is wrong.
+        let free = if directory.exists() { move_aside(&directory).map(drop) } else { Ok(()) };
+        opened = free.map_err(StoreError::Io).and_then(|()| sled_view(&directory));
     }
     match opened {
         Ok(view) => FoundView { view, directory, lost, trouble: None },

@@ -1,6 +1,7 @@
 //! What the repository promises over restarts, crashes and damage.
 
 mod batch;
+mod corruption;
 mod orders;
 
 use std::fs;
@@ -224,21 +225,41 @@ fn overwrite(directory: &Path, chosen: impl Fn(&str) -> bool) -> usize {
     chosen.len()
 }
 
+fn is_kept_aside(directory: &Path) -> bool {
+    let names = fs::read_dir(directory).unwrap();
+    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.any(|name| name.starts_with("view.damaged-"))
+}
+
 #[tokio::test]
-async fn a_damaged_view_is_moved_aside_and_health_says_what_is_lost() {
+async fn a_view_whose_snapshot_is_damaged_is_recovered_and_the_damaged_one_kept() {
     let directory = tempfile::tempdir().unwrap();
     let repository = on_disk(directory.path()).unwrap();
     commits(&repository, 3).await;
+    repository.put_blobs(vec![(b"totals/a".to_vec(), b"7".to_vec())]).await.unwrap();
     drop(repository);
     // sled writes a snapshot when it opens.
     drop(on_disk(directory.path()).unwrap());
     assert!(overwrite(directory.path(), |name| name.starts_with("snap.")) > 0);
     let repository = on_disk(directory.path()).unwrap();
     assert_eq!(provider_name(&repository), "p3");
+    assert_eq!(repository.scan_blobs(b"").await.unwrap(), [(b"totals/a".to_vec(), b"7".to_vec())]);
+    assert_eq!(repository.health(), StoreHealth::Ok);
+    assert!(is_kept_aside(directory.path()));
+    commits(&repository, 1).await;
+}
+
+#[tokio::test]
+async fn a_damaged_view_is_moved_aside_and_health_says_what_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = on_disk(directory.path()).unwrap();
+    commits(&repository, 3).await;
+    drop(repository);
+    assert!(overwrite(directory.path(), |name| name == "db") > 0);
+    let repository = on_disk(directory.path()).unwrap();
+    assert_eq!(provider_name(&repository), "p3");
     assert!(says_that_totals_are_lost(&repository), "{:?}", repository.health());
-    let names = fs::read_dir(directory.path()).unwrap();
-    let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert!(names.any(|name| name.starts_with("view.damaged-")));
+    assert!(is_kept_aside(directory.path()));
     commits(&repository, 1).await;
 }
 

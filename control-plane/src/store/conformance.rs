@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::memory::MemoryStore;
 use super::sled::SledStore;
-use super::{Change, Entry, Guard, Store, StoreError, StoreHealth, VALUE_BYTES_MAX};
+use super::{Change, Entry, Guard, Snapshot, Store, StoreError, StoreHealth, VALUE_BYTES_MAX};
 
 fn put(key: &str, value: &str) -> Change {
     Change::Put { key: key.into(), value: value.into() }
@@ -14,11 +14,40 @@ fn entry(key: &str, value: &str, version: u64) -> Entry {
     Entry { key: key.into(), value: value.into(), version }
 }
 
+/// How an engine is tested: one row in [`ENGINES`] puts it under the whole suite.
+struct Engine {
+    name: &'static str,
+    /// Opens or makes a store in that directory, which no other one has open.
+    open: fn(&Path) -> Box<dyn Store>,
+    /// What was committed is there when it is opened again.
+    durable: bool,
+}
+
+const ENGINES: [Engine; 2] = [
+    Engine { name: "memory", open: |_| Box::new(MemoryStore::default()), durable: false },
+    Engine { name: "sled", open: |path| Box::new(SledStore::open(path).unwrap()), durable: true },
+];
+
 /// Runs `case` over each engine, each time on a new store.
 fn on_each_engine(case: impl Fn(&dyn Store)) {
-    case(&MemoryStore::default());
-    let directory = tempfile::tempdir().unwrap();
-    case(&SledStore::open(directory.path()).unwrap());
+    for engine in &ENGINES {
+        let root = tempfile::tempdir().unwrap();
+        eprintln!("engine: {}", engine.name);
+        case(&*(engine.open)(&root.path().join("store")));
+    }
+}
+
+/// Runs `before`, opens the store again and runs `after`, for each durable engine.
+fn over_a_reopening<T>(before: impl Fn(&dyn Store) -> T, after: impl Fn(&dyn Store, T)) {
+    for engine in ENGINES.iter().filter(|engine| engine.durable) {
+        let root = tempfile::tempdir().unwrap();
+        eprintln!("engine: {}", engine.name);
+        let directory = root.path().join("store");
+        let store = (engine.open)(&directory);
+        let told = before(&*store);
+        drop(store);
+        after(&*(engine.open)(&directory), told);
+    }
 }
 
 #[test]
@@ -94,30 +123,111 @@ fn a_value_that_is_too_long_is_refused_and_harms_nothing() {
     });
 }
 
-fn reopened(directory: &Path) -> SledStore {
-    SledStore::open(directory).unwrap()
+#[test]
+fn of_two_changes_to_a_key_the_later_one_holds() {
+    on_each_engine(|store| {
+        let delete = || Change::Delete { key: b"a".to_vec() };
+        store.commit(&[], &[put("a", "1"), put("a", "2")]).unwrap();
+        assert_eq!(store.read(b"").unwrap().entries, [entry("a", "2", 1)]);
+        store.commit(&[], &[put("a", "3"), delete()]).unwrap();
+        assert_eq!(store.read(b"").unwrap().entries, []);
+        store.commit(&[], &[delete(), put("a", "4"), delete(), put("a", "5")]).unwrap();
+        assert_eq!(store.read(b"").unwrap().entries, [entry("a", "5", 3)]);
+        store.commit(&[], &[Change::Delete { key: b"never there".to_vec() }]).unwrap();
+        assert_eq!(store.commit(&[], &[]).unwrap(), 5);
+    });
 }
 
 #[test]
-fn sled_keeps_entries_versions_and_terms_over_a_reopening() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = reopened(directory.path());
-    store.commit(&[], &[put("a", "1")]).unwrap();
-    let term = store.campaign().unwrap();
-    drop(store);
-    let store = reopened(directory.path());
-    assert_eq!(store.read(b"").unwrap().entries, [entry("a", "1", 1)]);
-    assert_eq!(store.commit(&[Guard::Term(term)], &[put("b", "2")]).unwrap(), 2);
-    assert_eq!(store.campaign().unwrap(), term + 1);
+fn prefixes_are_bytes_and_meet_their_edges() {
+    on_each_engine(|store| {
+        let keys: [&[u8]; 8] = [b"", b"\0", b"a", b"a\0", b"a/b", b"b", b"\xff", b"\xff\xff"];
+        let puts = keys.map(|key| Change::Put { key: key.to_vec(), value: key.to_vec() });
+        store.commit(&[], &puts).unwrap();
+        let read = |prefix: &[u8]| {
+            let entries = store.read(prefix).unwrap().entries;
+            assert!(entries.iter().all(|entry| entry.key == entry.value));
+            entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+        };
+        assert_eq!(read(b""), keys);
+        assert_eq!(read(b"a"), [b"a".to_vec(), b"a\0".to_vec(), b"a/b".to_vec()]);
+        assert_eq!(read(b"a/"), [b"a/b"]);
+        assert_eq!(read(b"\xff"), [b"\xff".to_vec(), b"\xff\xff".to_vec()]);
+        assert_eq!(read(b"c"), Vec::<Vec<u8>>::new());
+    });
 }
 
 #[test]
-fn sled_refuses_a_record_whose_checksum_is_wrong() {
-    let directory = tempfile::tempdir().unwrap();
-    drop(reopened(directory.path()));
-    let db = super::sled::open_when_released(directory.path()).unwrap();
-    db.insert(b"da", b"not a record of ours").unwrap();
-    drop(db);
-    let error = SledStore::open(directory.path()).unwrap_err();
-    assert_eq!(error.to_string(), "the store is damaged: the record of a");
+fn guards_are_judged_by_the_state_before_the_commit() {
+    on_each_engine(|store| {
+        let absent = || Guard::Absent { key: b"a".to_vec() };
+        store.commit(&[absent()], &[put("a", "1")]).unwrap();
+        assert!(matches!(store.commit(&[absent()], &[]), Err(StoreError::Conflict)));
+        let unchanged = |version| Guard::Unchanged { key: b"a".to_vec(), version };
+        assert_eq!(store.commit(&[unchanged(1)], &[put("a", "2")]).unwrap(), 2);
+        assert!(matches!(store.commit(&[unchanged(1)], &[]), Err(StoreError::Conflict)));
+        store.commit(&[unchanged(2)], &[Change::Delete { key: b"a".to_vec() }]).unwrap();
+        store.commit(&[absent()], &[put("a", "3")]).unwrap();
+        // A refused commit is no version.
+        assert_eq!(store.read(b"").unwrap().entries, [entry("a", "3", 4)]);
+    });
+}
+
+#[test]
+fn who_watches_late_knows_the_version_and_refused_commits_are_no_news() {
+    on_each_engine(|store| {
+        store.commit(&[], &[put("a", "1")]).unwrap();
+        let watch = store.watch();
+        assert_eq!(*watch.borrow(), 1);
+        store.commit(&[Guard::Term(99)], &[put("a", "2")]).unwrap_err();
+        store.campaign().unwrap();
+        store.maintain().unwrap();
+        assert!(!watch.has_changed().unwrap());
+    });
+}
+
+#[test]
+fn one_value_that_is_too_long_refuses_all_of_a_commit() {
+    on_each_engine(|store| {
+        let long = Change::Put { key: b"b".to_vec(), value: vec![1; VALUE_BYTES_MAX + 1] };
+        store.commit(&[], &[put("a", "1"), long]).unwrap_err();
+        assert_eq!(store.read(b"").unwrap(), Snapshot::default());
+    });
+}
+
+#[test]
+fn of_commits_at_the_same_time_each_has_its_version() {
+    on_each_engine(|store| {
+        let mut versions = std::thread::scope(|scope| {
+            let commit = |thread| {
+                move || {
+                    let key = |round| format!("{thread}/{round}");
+                    (0..10).map(|round| store.commit(&[], &[put(&key(round), "x")]).unwrap()).collect()
+                }
+            };
+            let threads = [0, 1, 2].map(|thread| scope.spawn(commit(thread)));
+            threads.map(|thread| -> Vec<u64> { thread.join().unwrap() }).concat()
+        });
+        versions.sort_unstable();
+        assert_eq!(versions, (1..=30).collect::<Vec<_>>());
+        assert_eq!(store.read(b"").unwrap().entries.len(), 30);
+    });
+}
+
+#[test]
+fn entries_versions_and_terms_are_there_after_a_reopening() {
+    over_a_reopening(
+        |store| {
+            store.commit(&[], &[put("a", "1"), put("b", "1"), put("c", "1")]).unwrap();
+            store.commit(&[], &[put("b", "2"), Change::Delete { key: b"c".to_vec() }]).unwrap();
+            (store.campaign().unwrap(), store.read(b"").unwrap())
+        },
+        |store, (term, snapshot)| {
+            assert_eq!(store.read(b"").unwrap(), snapshot);
+            assert_eq!(*store.watch().borrow(), 2);
+            let held = [Guard::Term(term), Guard::Unchanged { key: b"b".to_vec(), version: 2 }];
+            assert_eq!(store.commit(&held, &[put("b", "3")]).unwrap(), 3);
+            assert_eq!(store.campaign().unwrap(), term + 1);
+        },
+    );
 }

@@ -71,6 +71,10 @@ impl Store for MemoryStore {
     fn health(&self) -> StoreHealth {
         StoreHealth::Ok
     }
+
+    fn maintain(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl Inner {

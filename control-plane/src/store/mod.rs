@@ -47,6 +47,13 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether it takes writes.
     fn health(&self) -> StoreHealth;
+
+    /// Gives back space that it wastes, if that is much. For a quiet time: reads and
+    /// writes wait meanwhile, seconds at worst.
+    ///
+    /// # Errors
+    /// If the engine cannot go on; it takes no more writes then.
+    fn maintain(&self) -> Result<(), StoreError>;
 }
 
 /// What a prefix held.

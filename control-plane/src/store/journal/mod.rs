@@ -277,6 +277,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes segments full at so many bytes of records.
+    #[cfg(test)]
+    pub(crate) fn set_segment_bytes(&mut self, bytes: u64) {
+        self.segment_bytes = bytes;
+    }
+
     /// Makes the next write fail as on a broken disk.
     #[cfg(test)]
     pub(crate) fn break_file(&mut self) {
