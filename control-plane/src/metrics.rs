@@ -35,6 +35,10 @@ pub(crate) struct Metrics {
     pub(crate) reports: Family<ReportLabels, Counter>,
     /// Parts of acknowledged reports that were not counted.
     pub(crate) targets_refused: Counter,
+    /// Snapshots that were sent and not yet acknowledged.
+    pub(crate) snapshots_under_way: Gauge,
+    /// Agents that wait for their turn to get one.
+    pub(crate) snapshots_waiting: Gauge,
     /// WatchResources streams that are open.
     pub(crate) watchers: Gauge,
 }
@@ -83,10 +87,26 @@ impl Metrics {
             "Parts of acknowledged telemetry reports that were impossible or had no place",
             targets_refused.clone(),
         );
+        let snapshots_under_way = Gauge::default();
+        let help = "Snapshots sent to agents and not yet acknowledged";
+        metered.register("sync_snapshots_under_way", help, snapshots_under_way.clone());
+        let snapshots_waiting = Gauge::default();
+        let help = "Agents that wait for their turn to get a snapshot";
+        metered.register("sync_snapshots_waiting", help, snapshots_waiting.clone());
         let watchers = Gauge::default();
         metered.register("watchers_connected", "Open WatchResources streams", watchers.clone());
         metered.register_collector(Box::new(Now { repository, agents, stats }));
-        Self { metered, updates, nacks, calls_refused, reports, targets_refused, watchers }
+        Self {
+            metered,
+            updates,
+            nacks,
+            calls_refused,
+            reports,
+            targets_refused,
+            snapshots_under_way,
+            snapshots_waiting,
+            watchers,
+        }
     }
 
     /// OpenMetrics text.
@@ -94,6 +114,25 @@ impl Metrics {
         let mut out = String::new();
         text::encode(&mut out, &self.metered)?;
         Ok(out)
+    }
+}
+
+/// Counts something in a gauge while it is there.
+#[derive(Debug)]
+pub(crate) struct Present {
+    gauge: Gauge,
+}
+
+impl Present {
+    pub(crate) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self { gauge: gauge.clone() }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.gauge.dec();
     }
 }
 
@@ -121,6 +160,8 @@ struct DeploymentLabels {
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let forced = self.repository.verdicts().iter().count() as i64;
+        let drills = self.repository.faults().iter().count() as i64;
+        let drains = self.repository.drains().iter().count() as i64;
         let writable = i64::from(!matches!(self.repository.health(), StoreHealth::ReadOnly { .. }));
         for (name, help, value) in [
             (
@@ -130,6 +171,8 @@ impl Collector for Now {
             ),
             ("agents_connected", "Agents with an open Sync stream", self.agents.connected() as i64),
             ("breakers_forced", "Breakers that an operator forces", forced),
+            ("faults_active", "Drills that agents are told to make", drills),
+            ("drains_requested", "Agents that an operator takes out of service", drains),
             ("store_writable", "1 while the store takes writes", writable),
         ] {
             let gauge = ConstGauge::new(value);

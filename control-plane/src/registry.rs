@@ -18,8 +18,18 @@ use trunkline_proto::{
     types::v1::{Protection, Version, protection::Kind},
 };
 
-/// Twice what one control plane on two cores is planned for.
-const AGENTS_MAX: usize = 10_000;
+/// Agents that are connected at a time. Each has a stream of up to 50 KB.
+const CONNECTED_MAX: usize = 10_000;
+
+/// Agents that are known: those, and as many that went lately. A fleet whose agents get
+/// new ids at each start fills it; the ones that went first then make room.
+const KNOWN_MAX: usize = 20_000;
+
+/// Share of the known agents that make room at once, so that it is looked for rarely.
+const ROOM: usize = KNOWN_MAX / 16;
+
+/// Connected agents that are named as making one drill. More only make the answer long.
+const ACTIVE_AT_MAX: usize = 1_000;
 
 /// How long an agent is listed after its stream ended.
 const DISCONNECTED_KEPT: Duration = Duration::from_hours(1);
@@ -34,14 +44,23 @@ const TEXT_BYTES_MAX: usize = 256;
 /// All known agents. The newest stream of an agent id is the agent.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    agents: Mutex<HashMap<String, Agent>>,
+    known: Mutex<Known>,
     /// Numbers streams over all agents: a number is never used twice.
     streams: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct Known {
+    agents: HashMap<String, Agent>,
+    /// Of them, those with a stream.
+    connected: usize,
+    /// Gaps in telemetry by agent id; of agents that are known or about to connect.
+    gaps: HashMap<String, u64>,
+}
+
 /// No room for another agent.
 #[derive(Debug, thiserror::Error)]
-#[error("{AGENTS_MAX} agents are known already; connect this one to another control plane")]
+#[error("{CONNECTED_MAX} agents are connected already; connect this one to another control plane")]
 pub(crate) struct RegistryFull;
 
 #[derive(Debug)]
@@ -73,7 +92,7 @@ pub(crate) struct Connection {
 
 impl Registry {
     pub(crate) fn new() -> Self {
-        Self { agents: Mutex::default(), streams: AtomicU64::new(0) }
+        Self { known: Mutex::default(), streams: AtomicU64::new(0) }
     }
 
     /// Takes in an agent. An older stream of the same id is told to end.
@@ -82,50 +101,97 @@ impl Registry {
         hello: Hello,
         now: SystemTime,
     ) -> Result<Connection, RegistryFull> {
-        let mut agents = self.agents.lock();
-        if !agents.contains_key(&hello.agent_id) && agents.len() >= AGENTS_MAX {
-            forget_old(&mut agents, now);
-            if agents.len() >= AGENTS_MAX {
-                return Err(RegistryFull);
-            }
+        let mut known = self.known.lock();
+        let replaces = known.agents.get(&hello.agent_id).is_some_and(|agent| agent.stream.is_some());
+        if !replaces && known.connected >= CONNECTED_MAX {
+            return Err(RegistryFull);
         }
-        if let Some(previous) = agents.remove(&hello.agent_id).and_then(|agent| agent.stream) {
+        if !known.agents.contains_key(&hello.agent_id) && known.agents.len() >= KNOWN_MAX {
+            known.make_room(now);
+        }
+        if let Some(previous) = known.agents.remove(&hello.agent_id).and_then(|agent| agent.stream) {
             previous.superseded.cancel();
+            known.connected -= 1;
         }
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let superseded = CancellationToken::new();
         let stream = Stream { superseded: superseded.clone(), number };
         let agent_id = hello.agent_id.clone();
         let about = describe(hello, now);
-        agents.insert(
+        known.agents.insert(
             agent_id.clone(),
             Agent { about, protections: Vec::new(), protections_at: now, stream: Some(stream), seen: now },
         );
+        known.connected += 1;
         Ok(Connection { registry: Arc::clone(self), agent_id, number, superseded })
     }
 
     /// Agents by id, those with an id after `after` only.
     pub(crate) fn list(&self, after: &str, limit: usize, now: SystemTime) -> Vec<admin::Agent> {
-        let mut agents = self.agents.lock();
-        forget_old(&mut agents, now);
-        let mut listed: Vec<_> = agents
-            .values()
-            .filter(|agent| agent.about.agent_id.as_str() > after)
-            .map(|agent| &agent.about)
-            .collect();
-        listed.sort_unstable_by(|one, other| one.agent_id.cmp(&other.agent_id));
-        listed.into_iter().take(limit).cloned().collect()
+        let mut known = self.known.lock();
+        known.forget_old(now);
+        let mut listed: Vec<_> =
+            known.agents.values().filter(|agent| agent.about.agent_id.as_str() > after).collect();
+        let by_id = |one: &&Agent, other: &&Agent| one.about.agent_id.cmp(&other.about.agent_id);
+        if listed.len() > limit {
+            // Only the page is sorted.
+            listed.select_nth_unstable_by(limit, by_id);
+            listed.truncate(limit);
+        }
+        listed.sort_unstable_by(by_id);
+        listed.into_iter().map(|agent| known.describe(agent)).collect()
+    }
+
+    /// One agent, if it is or lately was connected.
+    pub(crate) fn get(&self, agent_id: &str, now: SystemTime) -> Option<admin::Agent> {
+        let mut known = self.known.lock();
+        known.forget_old(now);
+        known.agents.get(agent_id).map(|agent| known.describe(agent))
     }
 
     /// How many streams are open.
     pub(crate) fn connected(&self) -> usize {
-        self.agents.lock().values().filter(|agent| agent.stream.is_some()).count()
+        self.known.lock().connected
+    }
+
+    /// By drill, the connected agents that say they make it, by id.
+    pub(crate) fn active_faults(&self) -> HashMap<String, Vec<String>> {
+        let known = self.known.lock();
+        let mut active: HashMap<String, Vec<String>> = HashMap::new();
+        for agent in known.agents.values().filter(|agent| agent.stream.is_some()) {
+            for name in &agent.about.active_faults {
+                // A name is looked up before it is copied.
+                match active.get_mut(name) {
+                    Some(agents) => agents.push(agent.about.agent_id.clone()),
+                    None => drop(active.insert(name.clone(), vec![agent.about.agent_id.clone()])),
+                }
+            }
+        }
+        for agents in active.values_mut() {
+            agents.sort_unstable();
+            agents.truncate(ACTIVE_AT_MAX);
+        }
+        active
+    }
+
+    /// Notes that an agent came back without having reported all it had counted. It may
+    /// say so before its Sync stream is open.
+    #[cfg_attr(not(test), expect(dead_code, reason = "called by telemetry"))]
+    pub(crate) fn note_telemetry_gap(&self, agent_id: &str) {
+        let mut known = self.known.lock();
+        let Known { agents, gaps, .. } = &mut *known;
+        if gaps.len() >= KNOWN_MAX && !gaps.contains_key(agent_id) {
+            gaps.retain(|agent_id, _| agents.contains_key(agent_id));
+        }
+        if gaps.len() < KNOWN_MAX || gaps.contains_key(agent_id) {
+            *gaps.entry(agent_id.to_owned()).or_default() += 1;
+        }
     }
 
     /// Addresses at which apps reach connected agents, in order.
     pub(crate) fn advertised(&self, limit: usize) -> Vec<String> {
-        let agents = self.agents.lock();
-        let connected = agents.values().filter(|agent| agent.stream.is_some());
+        let known = self.known.lock();
+        let connected = known.agents.values().filter(|agent| agent.stream.is_some());
         let mut addresses: Vec<_> = connected
             .map(|agent| &agent.about.advertise)
             .filter(|address| !address.is_empty())
@@ -140,9 +206,9 @@ impl Registry {
     /// What protects targets at connected agents, by agent id, with what remains of each
     /// at `now`.
     pub(crate) fn protections(&self, now: SystemTime) -> Vec<(String, Protection)> {
-        let agents = self.agents.lock();
+        let known = self.known.lock();
         let mut all = Vec::new();
-        for agent in agents.values() {
+        for agent in known.agents.values() {
             let age = now.duration_since(agent.protections_at).unwrap_or_default();
             let aged = agent.protections.iter().map(|one| aged(one.clone(), age));
             all.extend(aged.map(|one| (agent.about.agent_id.clone(), one)));
@@ -171,6 +237,8 @@ impl Connection {
             }
             agent.about.in_flight = heartbeat.in_flight;
             agent.about.missing_credentials.clone_from(&heartbeat.missing_credentials);
+            agent.about.active_faults.clone_from(&heartbeat.active_faults);
+            agent.about.draining = heartbeat.draining;
         });
     }
 
@@ -184,6 +252,11 @@ impl Connection {
         });
     }
 
+    /// Notes that the agent holds more of this store than the store itself.
+    pub(crate) fn ahead(&self) {
+        self.update(SystemTime::now(), |agent| agent.about.ahead = true);
+    }
+
     /// Replaces the agent's protections.
     pub(crate) fn protections(&self, mut protections: Vec<Protection>, now: SystemTime) {
         protections.truncate(PROTECTIONS_MAX);
@@ -195,10 +268,16 @@ impl Connection {
     }
 
     fn update(&self, now: SystemTime, change: impl FnOnce(&mut Agent)) {
-        let mut agents = self.registry.agents.lock();
+        self.change(now, |_, agent| change(agent));
+    }
+
+    /// Nothing if a newer stream is the agent now.
+    fn change(&self, now: SystemTime, change: impl FnOnce(&mut usize, &mut Agent)) {
+        let mut known = self.registry.known.lock();
+        let Known { agents, connected, .. } = &mut *known;
         let Some(agent) = agents.get_mut(&self.agent_id) else { return };
         if agent.stream.as_ref().is_some_and(|stream| stream.number == self.number) {
-            change(agent);
+            change(connected, agent);
             agent.seen = now;
             agent.about.last_seen_time = Some(now.into());
         }
@@ -207,13 +286,51 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let now = SystemTime::now();
-        self.update(now, |agent| {
+        self.change(SystemTime::now(), |connected, agent| {
+            *connected -= 1;
             agent.stream = None;
-            agent.protections.clear();
+            agent.protections = Vec::new();
             agent.about.state = admin::AgentState::Disconnected.into();
             agent.about.in_flight = 0;
+            agent.about.active_faults = Vec::new();
+            agent.about.draining = false;
         });
+    }
+}
+
+impl Known {
+    fn describe(&self, agent: &Agent) -> admin::Agent {
+        let telemetry_gaps = self.gaps.get(&agent.about.agent_id).copied().unwrap_or_default();
+        admin::Agent { telemetry_gaps, ..agent.about.clone() }
+    }
+
+    fn forget_old(&mut self, now: SystemTime) {
+        let Self { agents, gaps, .. } = self;
+        agents.retain(|agent_id, agent| {
+            // A clock that was set back makes nobody old.
+            let age = now.duration_since(agent.seen).unwrap_or_default();
+            let kept = agent.stream.is_some() || age < DISCONNECTED_KEPT;
+            if !kept {
+                gaps.remove(agent_id);
+            }
+            kept
+        });
+    }
+
+    /// Forgets those that went first.
+    fn make_room(&mut self, now: SystemTime) {
+        self.forget_old(now);
+        let enough = KNOWN_MAX - ROOM;
+        if self.agents.len() <= enough {
+            return;
+        }
+        let gone = self.agents.values().filter(|agent| agent.stream.is_none());
+        let mut gone: Vec<_> = gone.map(|agent| (agent.seen, agent.about.agent_id.clone())).collect();
+        gone.sort_unstable();
+        for (_, agent_id) in gone.into_iter().take(self.agents.len() - enough) {
+            self.agents.remove(&agent_id);
+            self.gaps.remove(&agent_id);
+        }
     }
 }
 
@@ -258,12 +375,6 @@ fn shorten(protection: &mut Protection) {
         Some(Kind::Quarantine(quarantine)) => cut(&mut quarantine.reason),
         Some(Kind::RateGate(_)) | None => {}
     }
-}
-
-fn forget_old(agents: &mut HashMap<String, Agent>, now: SystemTime) {
-    agents.retain(|_, agent| {
-        agent.stream.is_some() || now.duration_since(agent.seen).is_ok_and(|age| age < DISCONNECTED_KEPT)
-    });
 }
 
 #[cfg(test)]
@@ -363,10 +474,66 @@ mod tests {
     fn no_more_agents_than_the_bound() {
         let registry = Arc::new(Registry::new());
         let now = SystemTime::now();
-        let held: Vec<_> = (0..AGENTS_MAX)
+        let held: Vec<_> = (0..CONNECTED_MAX)
             .map(|number| registry.connect(hello(&number.to_string()), now).unwrap())
             .collect();
         assert!(registry.connect(hello("one-more"), now).is_err());
+        // One that comes again takes its own place.
+        let again = registry.connect(hello("7"), now).unwrap();
+        assert_eq!(registry.connected(), CONNECTED_MAX);
+        drop((held, again));
+        assert_eq!(registry.connected(), 0);
+    }
+
+    #[test]
+    fn agents_that_went_first_make_room_and_none_that_is_connected() {
+        let registry = Arc::new(Registry::new());
+        let stays = registry.connect(hello("stays"), SystemTime::now()).unwrap();
+        for number in 0..KNOWN_MAX {
+            drop(registry.connect(hello(&number.to_string()), SystemTime::now()).unwrap());
+        }
+        let known = registry.list("", usize::MAX, SystemTime::now());
+        assert!(known.len() <= KNOWN_MAX && known.len() >= KNOWN_MAX - ROOM, "{}", known.len());
+        let now = SystemTime::now();
+        assert!(registry.get("0", now).is_none());
+        assert!(registry.get(&(KNOWN_MAX - 1).to_string(), now).is_some());
+        assert_eq!(registry.get("stays", now).unwrap().state(), admin::AgentState::Connected);
+        drop(stays);
+    }
+
+    #[test]
+    fn pages_are_by_id() {
+        let registry = Arc::new(Registry::new());
+        let now = SystemTime::now();
+        let held: Vec<_> =
+            ["d", "a", "c", "b"].map(|id| registry.connect(hello(id), now).unwrap()).into_iter().collect();
+        let ids = |after: &str, limit| {
+            let listed = registry.list(after, limit, now).into_iter();
+            listed.map(|agent| agent.agent_id).collect::<String>()
+        };
+        assert_eq!((ids("", 2), ids("b", 9), ids("", 4)), ("ab".into(), "cd".into(), "abcd".into()));
         drop(held);
+    }
+
+    #[test]
+    fn what_an_agent_says_it_does_is_shown_until_it_goes() {
+        let registry = Arc::new(Registry::new());
+        let now = SystemTime::now();
+        let connection = registry.connect(hello("a"), now).unwrap();
+        registry.note_telemetry_gap("a");
+        registry.note_telemetry_gap("later");
+        let heartbeat =
+            Heartbeat { active_faults: vec!["slow".into()], draining: true, ..Heartbeat::default() };
+        connection.heartbeat(&heartbeat, now);
+        connection.ahead();
+        let agent = registry.get("a", now).unwrap();
+        assert_eq!((agent.draining, agent.ahead, agent.telemetry_gaps), (true, true, 1));
+        assert_eq!(registry.active_faults()["slow"], ["a"]);
+        drop(connection);
+        assert!(registry.active_faults().is_empty());
+        assert!(!registry.get("a", now).unwrap().draining);
+        let later = registry.connect(hello("later"), now).unwrap();
+        assert_eq!(registry.get("later", now).unwrap().telemetry_gaps, 1);
+        drop(later);
     }
 }

@@ -19,10 +19,20 @@ fn details(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {
     ErrorDetails::with_error_info(reason, DOMAIN, metadata)
 }
 
-/// INVALID_ARGUMENT with a BadRequest that names each field; as many as trailers
-/// hold.
+/// INVALID_ARGUMENT for a configuration, with a BadRequest that names each field; as
+/// many as trailers hold.
 pub fn invalid(problems: &Problems) -> Status {
-    let mut details = details("INVALID_CONFIGURATION", HashMap::new());
+    invalid_fields("INVALID_CONFIGURATION", problems)
+}
+
+/// INVALID_ARGUMENT for a request, with a BadRequest that names each field; as many as
+/// trailers hold.
+pub fn invalid_request(problems: &Problems) -> Status {
+    invalid_fields("INVALID_ARGUMENT", problems)
+}
+
+fn invalid_fields(reason: &str, problems: &Problems) -> Status {
+    let mut details = details(reason, HashMap::new());
     let mut message = String::new();
     let mut shown = 0;
     let total = problems.iter().count() + problems.dropped();

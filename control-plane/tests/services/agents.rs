@@ -1,79 +1,18 @@
 //! Sync over real sockets, with a scripted agent.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failure of the test")]
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::Code;
 use trunkline_proto::{
     admin::v1::{AgentState, Config, ListAgentsRequest, ListBreakersRequest, SetBreakerRequest},
-    agent::v1::{
-        Ack, Heartbeat, Hello, ProtectionStates, Publication, SyncRequest, SyncResponse, Update,
-        agent_service_client::AgentServiceClient, sync_request, sync_response::Message,
-    },
+    agent::v1::{Heartbeat, Hello, ProtectionStates, sync_request, sync_response::Message},
     convert::sync,
     types::v1::{BreakerState, LocalBreaker, Protection, Version, protection::Kind},
 };
 
-use crate::support::{DOCUMENT, PATIENCE, Plane, apply, config};
-
-struct Agent {
-    outbox: mpsc::Sender<SyncRequest>,
-    inbound: Streaming<SyncResponse>,
-}
-
-impl Agent {
-    async fn connect(plane: &Plane, applied: Option<Version>) -> Self {
-        let (outbox, messages) = mpsc::channel(8);
-        let hello = Hello {
-            agent_id: "a".into(),
-            incarnation: "i".into(),
-            advertise: "http://127.0.0.1:1".into(),
-            applied,
-            ..Hello::default()
-        };
-        let first = SyncRequest { message: Some(sync_request::Message::Hello(hello)) };
-        outbox.send(first).await.unwrap();
-        let mut client = AgentServiceClient::new(plane.channel.clone());
-        let inbound = client.sync(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        let mut agent = Self { outbox, inbound };
-        assert!(matches!(agent.next().await.unwrap(), Message::Welcome(_)));
-        agent
-    }
-
-    async fn next(&mut self) -> Result<Message, Status> {
-        let message =
-            tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("a message in time")?;
-        Ok(message.expect("the stream is open").message.expect("every response has a message"))
-    }
-
-    async fn update(&mut self) -> Update {
-        loop {
-            if let Message::Update(update) = self.next().await.unwrap() {
-                return update;
-            }
-        }
-    }
-
-    async fn publication(&mut self) -> Publication {
-        loop {
-            if let Message::Publication(publication) = self.next().await.unwrap() {
-                return publication;
-            }
-        }
-    }
-
-    async fn say(&self, message: sync_request::Message) {
-        self.outbox.send(SyncRequest { message: Some(message) }).await.unwrap();
-    }
-
-    async fn ack(&self, update: &Update, error: Option<&str>) {
-        let error_detail =
-            error.map(|message| tonic_types::pb::Status { message: message.into(), ..Default::default() });
-        let applied = if error.is_none() { update.version.clone() } else { update.base.clone() };
-        self.say(sync_request::Message::Ack(Ack { nonce: update.nonce.clone(), applied, error_detail }))
-            .await;
-    }
-}
+use crate::{
+    scripted::{Agent, hello},
+    support::{DOCUMENT, PATIENCE, Plane, apply, config},
+};
 
 /// The only agent, once `condition` holds for it.
 async fn listed(plane: &mut Plane, condition: impl Fn(&trunkline_proto::admin::v1::Agent) -> bool) {
@@ -254,5 +193,89 @@ async fn heartbeats_are_answered_and_the_newest_stream_wins() {
     assert_eq!(ended.code(), Code::Aborted);
     listed(&mut plane, |agent| agent.state() == AgentState::Connected).await;
     drop((old, new));
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_ahead_of_the_store_keeps_what_it_has_and_is_shown() {
+    let mut plane = Plane::configured().await;
+    let version = plane.running.repository.state().version.clone();
+    let ahead = Version { epoch: version.epoch.clone(), revision: version.revision + 8 };
+    let mut agent = Agent::connect(&plane, Some(ahead)).await;
+    listed(&mut plane, |agent| agent.ahead).await;
+    let state = BreakerState::ForcedOpen.into();
+    let request = SetBreakerRequest { deployment: "one/small".into(), state, ..Default::default() };
+    // An operator may be told that the store needs help first.
+    drop(plane.admin.set_breaker(request).await);
+    // Neither an update nor a publication came before the answer to this.
+    agent.say(sync_request::Message::Heartbeat(Heartbeat { seq: 1, ..Default::default() })).await;
+    let next = agent.next().await.unwrap();
+    assert!(matches!(next, Message::HeartbeatAck(_)), "{next:?}");
+    drop(agent);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_saw_a_later_commit_shows_that_the_store_lost_it() {
+    let mut plane = Plane::configured().await;
+    let version = plane.running.repository.state().version.clone();
+    let applied = Some(Version { epoch: version.epoch.clone(), revision: version.revision });
+    let seen_sequence = plane.running.repository.sequence();
+    let agent = Agent::open(&plane, Hello { applied: applied.clone(), seen_sequence, ..hello("a") }).await;
+    listed(&mut plane, |agent| !agent.ahead).await;
+    drop(agent);
+    let later = Hello { applied, seen_sequence: seen_sequence + 1, ..hello("a") };
+    let agent = Agent::open(&plane, later).await;
+    listed(&mut plane, |agent| agent.ahead).await;
+    drop(agent);
+    // What it saw of another store says nothing.
+    let applied = Some(Version { epoch: "another".into(), revision: 9 });
+    let mut agent = Agent::open(&plane, Hello { applied, seen_sequence: 999, ..hello("a") }).await;
+    assert!(agent.update().await.full);
+    listed(&mut plane, |agent| !agent.ahead).await;
+    drop(agent);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_tells_agents_when_to_come_back() {
+    let plane = Plane::configured().await;
+    let mut agent = Agent::connect(&plane, None).await;
+    plane.shutdown.cancel();
+    let drain = loop {
+        if let Message::Drain(drain) = agent.next().await.unwrap() {
+            break drain;
+        }
+    };
+    assert_eq!(drain.reconnect_after_max.unwrap().seconds, 2);
+    // Then the stream ends, without an error.
+    assert_eq!(agent.inbound.message().await.unwrap(), None);
+    drop(agent);
+    plane.stop().await;
+}
+
+#[tokio::test]
+async fn of_a_burst_of_changes_an_agent_gets_few_updates_and_the_last_state() {
+    let mut plane = Plane::configured().await;
+    let mut agent = Agent::connect(&plane, None).await;
+    let first = agent.update().await;
+    agent.ack(&first, None).await;
+    for weight in 1..=40 {
+        let changed = config(&DOCUMENT.replace("weight: 70", &format!("weight: {weight}")));
+        plane.admin.apply_config(apply(changed)).await.unwrap();
+    }
+    let last = plane.running.repository.state().version.revision;
+    let mut updates = 0;
+    loop {
+        let update = agent.update().await;
+        agent.ack(&update, None).await;
+        updates += 1;
+        if update.version.unwrap().revision == last {
+            break;
+        }
+    }
+    // At most the first, one each second, and the last; forty came.
+    assert!(updates < 20, "{updates}");
+    drop(agent);
     plane.stop().await;
 }

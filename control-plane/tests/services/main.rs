@@ -2,8 +2,11 @@
 
 mod admin;
 mod agents;
+mod drills;
 mod routing;
+mod scripted;
 mod start;
+mod storms;
 mod support;
 mod telemetry;
 mod watch;

@@ -5,6 +5,8 @@ mod agents;
 mod breakers;
 mod config;
 mod deployments;
+mod drain;
+mod faults;
 mod mask;
 mod page;
 mod providers;
@@ -17,17 +19,19 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trunkline_proto::admin::v1::{
-    ApplyConfigRequest, ApplyConfigResponse, CreateDeploymentRequest, CreateDeploymentResponse,
-    CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest, CreateVirtualModelResponse,
-    DeleteDeploymentRequest, DeleteDeploymentResponse, DeleteProviderRequest, DeleteProviderResponse,
-    DeleteVirtualModelRequest, DeleteVirtualModelResponse, ExportConfigRequest, ExportConfigResponse,
-    GetDeploymentRequest, GetDeploymentResponse, GetProviderRequest, GetProviderResponse, GetStatsRequest,
-    GetStatsResponse, GetVirtualModelRequest, GetVirtualModelResponse, ListAgentsRequest, ListAgentsResponse,
-    ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest, ListDeploymentsResponse,
-    ListProvidersRequest, ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse,
-    SetBreakerRequest, SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse,
-    UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse,
-    WatchResourcesRequest, admin_service_server::AdminService,
+    ApplyConfigRequest, ApplyConfigResponse, ClearFaultRequest, ClearFaultResponse, CreateDeploymentRequest,
+    CreateDeploymentResponse, CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest,
+    CreateVirtualModelResponse, DeleteDeploymentRequest, DeleteDeploymentResponse, DeleteProviderRequest,
+    DeleteProviderResponse, DeleteVirtualModelRequest, DeleteVirtualModelResponse, DrainAgentRequest,
+    DrainAgentResponse, ExportConfigRequest, ExportConfigResponse, GetDeploymentRequest,
+    GetDeploymentResponse, GetProviderRequest, GetProviderResponse, GetStatsRequest, GetStatsResponse,
+    GetVirtualModelRequest, GetVirtualModelResponse, InjectFaultRequest, InjectFaultResponse,
+    ListAgentsRequest, ListAgentsResponse, ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest,
+    ListDeploymentsResponse, ListFaultsRequest, ListFaultsResponse, ListProvidersRequest,
+    ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse, SetBreakerRequest,
+    SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse, UpdateProviderRequest,
+    UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse, WatchResourcesRequest,
+    admin_service_server::AdminService,
 };
 
 use super::Context;
@@ -42,6 +46,7 @@ pub(super) struct Admin {
 
 impl Admin {
     pub(super) fn new(context: Arc<Context>) -> Self {
+        context.tasks.spawn(faults::log(Arc::clone(&context)));
         Self { context, watchers: watch::Watchers::default() }
     }
 }
@@ -197,6 +202,37 @@ impl AdminService for Admin {
         request: Request<ListAgentsRequest>,
     ) -> Result<Response<ListAgentsResponse>, Status> {
         agents::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<DrainAgentRequest>,
+    ) -> Result<Response<DrainAgentResponse>, Status> {
+        let principal = principal_of(&request);
+        drain::drain(&self.context, request.into_inner(), principal).await.map(Response::new)
+    }
+
+    async fn inject_fault(
+        &self,
+        request: Request<InjectFaultRequest>,
+    ) -> Result<Response<InjectFaultResponse>, Status> {
+        let principal = principal_of(&request);
+        faults::inject(&self.context, request.into_inner(), principal).await.map(Response::new)
+    }
+
+    async fn list_faults(
+        &self,
+        _: Request<ListFaultsRequest>,
+    ) -> Result<Response<ListFaultsResponse>, Status> {
+        Ok(Response::new(faults::list(&self.context)))
+    }
+
+    async fn clear_fault(
+        &self,
+        request: Request<ClearFaultRequest>,
+    ) -> Result<Response<ClearFaultResponse>, Status> {
+        let principal = principal_of(&request);
+        faults::clear(&self.context, request.into_inner(), principal).await.map(Response::new)
     }
 
     async fn list_breakers(

@@ -1,7 +1,13 @@
 //! Checks what an agent says of itself before it is kept.
 
 use tonic::Status;
-use trunkline_proto::{agent::v1::Hello, status, types::v1::Version};
+use trunkline_proto::{
+    agent::v1::{Heartbeat, Hello},
+    status,
+    types::v1::Version,
+};
+
+use crate::repository::DRILLS_MAX;
 
 /// Longest id, incarnation and build version.
 const NAME_BYTES_MAX: usize = 256;
@@ -35,6 +41,22 @@ pub(super) fn check_credentials(field: &str, names: &[String]) -> Result<(), Sta
         return Err(status::invalid_field(field, &format!("must have at most {CREDENTIALS_MAX} names")));
     }
     names.iter().try_for_each(|name| at_most(field, name, NAME_BYTES_MAX))
+}
+
+pub(super) fn check_heartbeat(heartbeat: &Heartbeat) -> Result<(), Status> {
+    check_applied("heartbeat.applied", heartbeat.applied.as_ref())?;
+    check_credentials("heartbeat.missing_credentials", &heartbeat.missing_credentials)?;
+    let (field, faults) = ("heartbeat.active_faults", &heartbeat.active_faults);
+    // Twice: those that just ended here may not have ended there.
+    if faults.len() > 2 * DRILLS_MAX {
+        return Err(status::invalid_field(field, &format!("must have at most {} names", 2 * DRILLS_MAX)));
+    }
+    faults.iter().try_for_each(|name| at_most(field, name, NAME_BYTES_MAX))
+}
+
+/// The grammar of agent ids.
+pub(in crate::grpc) fn check_agent_id(field: &str, agent_id: &str) -> Result<(), Status> {
+    name(field, agent_id)
 }
 
 fn name(field: &str, text: &str) -> Result<(), Status> {

@@ -1,7 +1,11 @@
 //! `AgentService`: the stream on which agents get configuration and verdicts.
 
+mod admission;
+mod fleet;
 mod hello;
+mod pace;
 mod progress;
+mod publication;
 mod session;
 mod update;
 
@@ -18,20 +22,23 @@ use tonic::{Request, Response, Status, Streaming};
 use trunkline_proto::{
     agent::v1::{
         Hello, SyncRequest, SyncResponse, agent_service_server::AgentService, sync_request::Message,
+        sync_response,
     },
     status,
+    types::v1::Version,
 };
 
+pub(super) use self::hello::check_agent_id;
 use self::{
+    fleet::Fleet,
     session::{End, Outbox, Session},
-    update::Updates,
 };
 use super::Context;
 use crate::access::Principal;
 
-/// Messages on their way to the transport: a few parts of one update. The rest waits
-/// in the session, where newer state overtakes it.
-const OUTBOX: usize = 4;
+/// Messages on their way to the transport: a part of an update and something beside it.
+/// The rest waits in the session, where newer state overtakes it.
+const OUTBOX: usize = 2;
 
 /// An agent says Hello at once; others only hold a place.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,12 +50,13 @@ const FULL_RETRY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Agents {
     context: Arc<Context>,
-    updates: Arc<Updates>,
+    fleet: Arc<Fleet>,
 }
 
 impl Agents {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, updates: Arc::default() }
+        let fleet = Fleet::start(&context);
+        Self { context, fleet }
     }
 }
 
@@ -61,29 +69,35 @@ impl AgentService for Agents {
         request: Request<Streaming<SyncRequest>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let (outbox, messages) = mpsc::channel(OUTBOX);
-        let (context, updates) = (Arc::clone(&self.context), Arc::clone(&self.updates));
+        let (context, fleet) = (Arc::clone(&self.context), Arc::clone(&self.fleet));
         let principal = Principal::of(&request);
         self.context.tasks.spawn(async move {
-            let end = serve(context, updates, principal, request.into_inner(), outbox.clone()).await;
-            if let End::Failed(status) = end {
-                // Nobody may be left to read it.
-                drop(outbox.try_send(Err(status)));
-            }
+            let end = serve(&context, &fleet, principal, request.into_inner(), outbox.clone()).await;
+            let last = match end {
+                End::Done | End::Unread => return,
+                End::Failed(status) => Err(status),
+                End::Stopping => {
+                    let drain = sync_response::Message::Drain(fleet.drain(&context));
+                    Ok(SyncResponse { message: Some(drain) })
+                }
+            };
+            // Nobody may be left to read it, and one who does not read is not waited for.
+            drop(outbox.try_send(last));
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }
 
 async fn serve(
-    context: Arc<Context>,
-    updates: Arc<Updates>,
+    context: &Arc<Context>,
+    fleet: &Arc<Fleet>,
     principal: Principal,
     mut inbound: Streaming<SyncRequest>,
     outbox: Outbox,
 ) -> End {
     let hello = tokio::select! {
         biased; // A stop is heeded before more work is taken on.
-        () = context.shutdown.cancelled() => return End::Done,
+        () = context.shutdown.cancelled() => return End::Stopping,
         hello = tokio::time::timeout(HELLO_TIMEOUT, first(&mut inbound)) => hello,
     };
     let hello = match hello {
@@ -97,7 +111,7 @@ async fn serve(
     if let Err(status) = principal.check_agent_id(&hello.agent_id) {
         return End::Failed(status);
     }
-    let held = hello.applied.clone().unwrap_or_default();
+    let (held, seen_sequence) = (hello.applied.clone().unwrap_or_default(), hello.seen_sequence);
     let agent_id = hello.agent_id.clone();
     let connection = match context.registry.connect(hello, SystemTime::now()) {
         Ok(connection) => connection,
@@ -109,10 +123,24 @@ async fn serve(
             ));
         }
     };
+    let ahead = is_ahead(context, &held, seen_sequence);
+    if ahead {
+        connection.ahead();
+        context.repository.note_ahead(&agent_id, held.revision, seen_sequence).await;
+    }
     tracing::info!(agent_id, "agent connected");
-    let end = Session::new(context, updates, connection, outbox, held).run(inbound).await;
+    let session = Session::new(Arc::clone(context), Arc::clone(fleet), connection, outbox, held, ahead);
+    let end = session.run(inbound).await;
     tracing::info!(agent_id, "agent disconnected");
     end
+}
+
+/// Whether the agent saw more of this store than the store holds.
+fn is_ahead(context: &Context, held: &Version, seen_sequence: u64) -> bool {
+    let current = &context.repository.state().version;
+    // What was seen of another store says nothing of this one.
+    held.epoch == current.epoch
+        && (held.revision > current.revision || seen_sequence > context.repository.sequence())
 }
 
 async fn first(inbound: &mut Streaming<SyncRequest>) -> Result<Option<Hello>, Status> {

@@ -74,17 +74,17 @@ impl Progress {
                 false => Next::Send { base: None },
             };
         }
-        if self.held == *newest {
+        let same_epoch = self.held.epoch == newest.epoch;
+        // A newer one than ours is never taken back: a store that lost commits must not
+        // take them from the agents as well.
+        if same_epoch && self.held.revision >= newest.revision {
             return Next::Nothing;
         }
         match &self.refused {
             Some(refused) if refused.version == *newest && now < refused.retry => Next::Wait(refused.retry),
             // What the agent holds may not be what a delta expects.
             Some(_) => Next::Send { base: None },
-            None => {
-                let same_epoch = self.held.epoch == newest.epoch && self.held.revision < newest.revision;
-                Next::Send { base: same_epoch.then(|| self.held.clone()) }
-            }
+            None => Next::Send { base: same_epoch.then(|| self.held.clone()) },
         }
     }
 
@@ -94,6 +94,14 @@ impl Progress {
         let nonce = self.nonces.to_string();
         self.in_flight = Some(InFlight { nonce: nonce.clone(), version, since: now });
         nonce
+    }
+
+    /// Notes that all parts of what is under way are with the transport: only from now on
+    /// can an answer be late.
+    pub(super) fn handed_over(&mut self, now: Instant) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.since = now;
+        }
     }
 
     pub(super) fn acknowledged(&mut self, ack: &Ack, now: Instant) -> Answer {
@@ -141,8 +149,21 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_ahead_of_a_store_that_lost_commits_gets_a_snapshot() {
-        assert_eq!(Progress::new(version(9)).next(&version(5), Instant::now()), Next::Send { base: None });
+    fn an_agent_ahead_of_a_store_that_lost_commits_keeps_what_it_has() {
+        let (now, ahead) = (Instant::now(), Progress::new(version(9)));
+        assert_eq!(ahead.next(&version(5), now), Next::Nothing);
+        let other = Version { epoch: "restored".into(), revision: 1 };
+        assert_eq!(ahead.next(&other, now), Next::Send { base: None });
+    }
+
+    #[test]
+    fn an_answer_is_late_only_after_all_parts_were_handed_over() {
+        let now = Instant::now();
+        let mut progress = Progress::new(version(1));
+        progress.sent(version(2), now);
+        progress.handed_over(now + ACK_PATIENCE);
+        let next = progress.next(&version(3), now + ACK_PATIENCE);
+        assert_eq!(next, Next::Wait(now + 2 * ACK_PATIENCE));
     }
 
     #[test]

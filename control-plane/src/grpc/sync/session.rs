@@ -3,7 +3,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -13,23 +13,25 @@ use tokio::{
 use tonic::{Status, Streaming};
 use trunkline_proto::{
     agent::v1::{
-        BreakerVerdict, HeartbeatAck, Publication, SyncRequest, SyncResponse, Update, Welcome,
-        sync_request::Message, sync_response,
+        HeartbeatAck, Publication, SyncRequest, SyncResponse, Update, Welcome, sync_request::Message,
+        sync_response,
     },
     status,
-    types::v1::{BreakerState, Version},
+    types::v1::Version,
 };
 
 use super::{
+    Fleet,
+    admission::Turn,
     hello,
     progress::{Answer, Next, Progress},
-    update::Updates,
+    publication::{Following, Orders},
 };
 use crate::{
     grpc::{Context, REPORT_INTERVAL, wire_duration, wire_version},
     metrics::{UpdateKind, UpdateLabels},
     registry::Connection,
-    repository::{ConfigState, Verdict, VerdictSet, VerdictState},
+    repository::ConfigState,
 };
 
 /// How often agents say that they are there.
@@ -51,20 +53,40 @@ pub(super) type Outbox = mpsc::Sender<Result<SyncResponse, Status>>;
 /// The stream of one agent that said Hello.
 pub(super) struct Session {
     context: Arc<Context>,
-    updates: Arc<Updates>,
+    fleet: Arc<Fleet>,
     connection: Connection,
     outbox: Outbox,
     progress: Progress,
+    /// The newest state when the stream was opened, until the paced one is as new: who
+    /// just came need not wait for the end of a burst.
+    opening: Option<Arc<ConfigState>>,
     config: watch::Receiver<Arc<ConfigState>>,
-    verdicts: watch::Receiver<Arc<VerdictSet>>,
+    following: Following,
+    /// What the agent was told. None: nothing.
+    orders: Option<Orders>,
     publications: u64,
+    turn: Turn,
+    outgoing: Option<Outgoing>,
     heard: Instant,
+    /// The agent saw more of this store than the store holds.
+    ahead: bool,
+}
+
+/// An update of which parts are left to hand to the transport.
+struct Outgoing {
+    parts: Arc<[Update]>,
+    next: usize,
+    nonce: String,
+    /// No part was taken since.
+    since: Instant,
 }
 
 /// Why a stream ends.
 pub(super) enum End {
-    /// The agent closed it, or the control plane stops.
+    /// The agent closed it.
     Done,
+    /// The control plane stops.
+    Stopping,
     /// Nobody reads any more.
     Unread,
     /// With an error for the agent.
@@ -80,15 +102,28 @@ impl From<Status> for End {
 impl Session {
     pub(super) fn new(
         context: Arc<Context>,
-        updates: Arc<Updates>,
+        fleet: Arc<Fleet>,
         connection: Connection,
         outbox: Outbox,
         held: Version,
+        ahead: bool,
     ) -> Self {
-        let (config, verdicts) = (context.repository.subscribe(), context.repository.subscribe_verdicts());
-        let progress = Progress::new(held);
-        let heard = Instant::now();
-        Self { context, updates, connection, outbox, progress, config, verdicts, publications: 0, heard }
+        Self {
+            opening: Some(context.repository.state()),
+            config: fleet.config.subscribe(),
+            following: Following::new(&context.repository),
+            turn: Turn::new(Arc::clone(&fleet.admission)),
+            progress: Progress::new(held),
+            heard: Instant::now(),
+            context,
+            fleet,
+            connection,
+            outbox,
+            orders: None,
+            publications: 0,
+            outgoing: None,
+            ahead,
+        }
     }
 
     /// Serves until the stream ends.
@@ -103,13 +138,13 @@ impl Session {
         self.welcome().await?;
         self.publish().await?;
         loop {
-            let wake = self.update().await?;
+            let wake = self.update()?;
             let alive_until = self.heard + LIVENESS_TIMEOUT;
             tokio::select! {
                 // Ends first; then what the agent says, for it frees the way for more;
-                // verdicts before configuration, for they stop traffic to what fails.
+                // orders before configuration, for they stop traffic to what fails.
                 biased;
-                () = self.context.shutdown.cancelled() => return Ok(()),
+                () = self.context.shutdown.cancelled() => return Err(End::Stopping),
                 () = self.connection.superseded() => return Err(superseded(self.connection.agent_id()).into()),
                 message = inbound.message() => match message {
                     Ok(Some(SyncRequest { message: Some(message) })) => self.hear(message).await?,
@@ -119,11 +154,13 @@ impl Session {
                     // A stream that broke is no news for anybody but the registry.
                     Ok(None) | Err(_) => return Ok(()),
                 },
-                changed = self.verdicts.changed() => {
-                    if changed.is_err() { return Ok(()); }
-                    self.publish().await?;
-                }
-                changed = self.config.changed() => if changed.is_err() { return Ok(()) },
+                () = self.following.changed() => self.publish().await?,
+                read = has_room(&self.outbox), if self.outgoing.is_some() => match read {
+                    true => self.hand_over(),
+                    false => return Err(End::Unread),
+                },
+                () = self.turn.granted() => {}
+                changed = self.config.changed() => if changed.is_err() { return Err(End::Stopping) },
                 () = tokio::time::sleep_until(wake.unwrap_or(alive_until)), if wake.is_some() => {}
                 () = tokio::time::sleep_until(alive_until) => return Err(silent().into()),
             }
@@ -141,38 +178,84 @@ impl Session {
         self.send(sync_response::Message::Welcome(welcome)).await
     }
 
-    /// All verdicts as they are now.
+    /// All orders as they are now, if the agent was told others.
     async fn publish(&mut self) -> Result<(), End> {
+        let orders = self.following.orders();
+        let agent_id = self.connection.agent_id();
+        // Those of a store that lost commits may lack what the agent was told before.
+        if self.ahead || self.orders.as_ref().is_some_and(|told| told.same_for(&orders, agent_id)) {
+            return Ok(());
+        }
         self.publications += 1;
-        let now = SystemTime::now();
-        let set = Arc::clone(&self.verdicts.borrow_and_update());
-        let verdicts = set.iter().filter_map(|verdict| breaker_verdict(verdict, now)).collect();
-        self.send(sync_response::Message::Publication(Publication {
+        let publication = Publication {
             seq: self.publications,
-            verdicts,
-            ..Publication::default()
-        }))
-        .await
+            // Read after the orders: it grows before they change.
+            sequence: self.context.repository.sequence(),
+            ..orders.publication(agent_id, SystemTime::now())
+        };
+        self.orders = Some(orders);
+        self.send(sync_response::Message::Publication(publication)).await
     }
 
-    /// Sends the newest state if it is due; else says when to look again.
-    async fn update(&mut self) -> Result<Option<Instant>, End> {
-        let state = Arc::clone(&self.config.borrow_and_update());
-        let newest = wire_version(&state.version);
-        let base = match self.progress.next(&newest, Instant::now()) {
-            Next::Nothing => return Ok(None),
-            Next::Wait(until) => return Ok(Some(until)),
-            Next::Send { base } => base,
-        };
-        let parts = self.updates.to(&self.context.repository, &state, base.as_ref(), self.progress.held());
-        let kind = if parts.iter().any(|part| part.full) { UpdateKind::snapshot } else { UpdateKind::delta };
-        self.context.metrics.updates.get_or_create(&UpdateLabels { kind }).inc();
-        let nonce = self.progress.sent(newest, Instant::now());
-        for part in parts.iter() {
-            let update = Update { nonce: nonce.clone(), ..part.clone() };
-            self.send(sync_response::Message::Update(update)).await?;
+    fn newest(&mut self) -> Arc<ConfigState> {
+        let paced = Arc::clone(&self.config.borrow_and_update());
+        let as_new = |opening: &mut Arc<ConfigState>| opening.version.revision <= paced.version.revision;
+        self.opening.take_if(as_new);
+        self.opening.clone().unwrap_or(paced)
+    }
+
+    /// Begins to send the newest state if it is due. The answer is when to look again.
+    fn update(&mut self) -> Result<Option<Instant>, End> {
+        let state = self.newest();
+        let now = Instant::now();
+        let given_back = self.turn.expire(now);
+        if let Some(outgoing) = &self.outgoing {
+            let cut = outgoing.since + SEND_TIMEOUT;
+            return if cut <= now {
+                Err(End::Unread)
+            } else {
+                Ok(Some(given_back.map_or(cut, |at| at.min(cut))))
+            };
         }
-        Ok(None)
+        let newest = wire_version(&state.version);
+        let wait = |until: Option<Instant>| Ok(until.into_iter().chain(given_back).min());
+        let base = match self.progress.next(&newest, now) {
+            _ if self.ahead && self.progress.held().epoch == newest.epoch => return wait(None),
+            Next::Nothing => return wait(None),
+            Next::Wait(until) => return wait(Some(until)),
+            Next::Send { base } => base.and_then(|base| self.context.repository.recent(base.revision)),
+        };
+        let snapshot = base.is_none();
+        if !snapshot {
+            self.turn.release();
+        } else if !self.turn.ask(now).map_err(|crowded| self.fleet.refuse(&crowded))? {
+            return Ok(None);
+        }
+        let held = self.progress.held();
+        let parts = self.fleet.updates.to(&self.context.repository, &state, base.as_deref(), held);
+        let kind = if snapshot { UpdateKind::snapshot } else { UpdateKind::delta };
+        self.context.metrics.updates.get_or_create(&UpdateLabels { kind }).inc();
+        let nonce = self.progress.sent(newest, now);
+        self.outgoing = Some(Outgoing { parts, next: 0, nonce, since: now });
+        Ok(Some(now + SEND_TIMEOUT))
+    }
+
+    /// Gives the next part to the transport, which has room.
+    fn hand_over(&mut self) {
+        let Some(outgoing) = &mut self.outgoing else { return };
+        let part = outgoing.parts.get(outgoing.next).cloned().unwrap_or_default();
+        let update = Update { nonce: outgoing.nonce.clone(), ..part };
+        let message = Some(sync_response::Message::Update(update));
+        // Only this session fills it.
+        if self.outbox.try_send(Ok(SyncResponse { message })).is_err() {
+            return;
+        }
+        outgoing.next += 1;
+        outgoing.since = Instant::now();
+        if outgoing.next >= outgoing.parts.len() {
+            self.progress.handed_over(outgoing.since);
+            self.outgoing = None;
+        }
     }
 
     async fn hear(&mut self, message: Message) -> Result<(), End> {
@@ -189,11 +272,13 @@ impl Session {
                     Answer::Applied => None,
                     Answer::Refused(reason) => Some(self.refused(reason)),
                 };
+                // What is left of the update helps nobody now.
+                self.outgoing = None;
+                self.turn.release();
                 self.connection.acknowledged(Some(self.progress.held().clone()), refusal, now);
             }
             Message::Heartbeat(heartbeat) => {
-                hello::check_applied("heartbeat.applied", heartbeat.applied.as_ref())?;
-                hello::check_credentials("heartbeat.missing_credentials", &heartbeat.missing_credentials)?;
+                hello::check_heartbeat(&heartbeat)?;
                 self.connection.heartbeat(&heartbeat, now);
                 let current = Some(wire_version(&self.context.repository.state().version));
                 let ack = HeartbeatAck { seq: heartbeat.seq, current };
@@ -219,29 +304,16 @@ impl Session {
         tokio::select! {
             biased; // What fits is sent; an agent that reads nothing must not hold up a drain.
             sent = self.outbox.send(Ok(response)) => sent.map_err(|_| End::Unread),
-            () = self.context.shutdown.cancelled() => Err(End::Done),
+            () = self.context.shutdown.cancelled() => Err(End::Stopping),
             () = self.connection.superseded() => Err(superseded(self.connection.agent_id()).into()),
             () = tokio::time::sleep(SEND_TIMEOUT) => Err(End::Unread),
         }
     }
 }
 
-fn breaker_verdict(verdict: Verdict, now: SystemTime) -> Option<BreakerVerdict> {
-    let remaining = match verdict.expires_unix_ms {
-        None => None,
-        Some(end) => Some((UNIX_EPOCH + Duration::from_millis(end)).duration_since(now).ok()?),
-    };
-    let state = match verdict.state {
-        VerdictState::ForcedOpen => BreakerState::ForcedOpen,
-        VerdictState::ForcedClosed => BreakerState::ForcedClosed,
-    };
-    Some(BreakerVerdict {
-        deployment: verdict.deployment,
-        state: state.into(),
-        generation: verdict.generation,
-        remaining: remaining.map(wire_duration),
-        reason: verdict.reason,
-    })
+/// Ends when a message fits; false if nobody reads any more.
+async fn has_room(outbox: &Outbox) -> bool {
+    outbox.reserve().await.is_ok()
 }
 
 fn superseded(agent_id: &str) -> Status {

@@ -28,24 +28,23 @@ struct Newest {
 }
 
 impl Updates {
-    /// The parts of the update to `state`, without a nonce: a delta if `base` is known,
-    /// else a snapshot. `held` is what the agent has, whatever the update is based on.
+    /// The parts of the update to `state`, without a nonce: a delta on `base`,
+    /// without one a snapshot. `held` is what the agent has, whatever the update is based on.
     pub(super) fn to(
         &self,
         repository: &Repository,
         state: &ConfigState,
-        base: Option<&Version>,
+        base: Option<&ConfigState>,
         held: &Version,
     ) -> Arc<[Update]> {
         let version = wire_version(&state.version);
-        let base = base.and_then(|base| repository.recent(base.revision));
-        let key = base.as_ref().map(|base| base.version.revision);
+        let key = base.map(|base| base.version.revision);
         let force = forced_since(repository, state, held);
         // What is forced depends on what the agent holds; only plain updates are shared.
         if !force && let Some(made) = self.find(&version, key) {
             return made;
         }
-        let made: Arc<[Update]> = make(state, base.as_deref(), force).into();
+        let made: Arc<[Update]> = make(state, base, force).into();
         if !force {
             self.keep(version, key, Arc::clone(&made));
         }

@@ -8,7 +8,6 @@ mod part;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::Instant,
@@ -20,7 +19,7 @@ use trunkline_proto::{
 };
 
 use self::cursor::Cursor;
-use crate::{grpc::Context, repository::ConfigState};
+use crate::{grpc::Context, metrics::Present, repository::ConfigState};
 
 /// Watchers at a time. Each has a stream and a short list; programs that watch are a few
 /// per site.
@@ -62,10 +61,15 @@ impl Watchers {
             let message = format!("{WATCHERS_MAX} watchers are connected already");
             status::resource_exhausted("TOO_MANY_WATCHERS", message, Some(FULL_RETRY))
         })?;
-        let place = Place::new(place, context.metrics.watchers.clone());
         let states = context.repository.subscribe();
-        let watch =
-            Watch { context: Arc::clone(context), cursor, states, spoke: Instant::now(), _place: place };
+        let watch = Watch {
+            context: Arc::clone(context),
+            cursor,
+            states,
+            spoke: Instant::now(),
+            _place: place,
+            _present: Present::new(&context.metrics.watchers),
+        };
         let messages = stream::unfold(Some(watch), |watch| async {
             let mut watch = watch?;
             let next = watch.next().await;
@@ -77,25 +81,6 @@ impl Watchers {
     }
 }
 
-/// Counts a watcher while it is there.
-struct Place {
-    _permit: OwnedSemaphorePermit,
-    watchers: Gauge,
-}
-
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, watchers: Gauge) -> Self {
-        watchers.inc();
-        Self { _permit: permit, watchers }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.watchers.dec();
-    }
-}
-
 /// One watcher.
 struct Watch {
     context: Arc<Context>,
@@ -103,7 +88,8 @@ struct Watch {
     /// Only says that there is something new: it skips states.
     states: watch::Receiver<Arc<ConfigState>>,
     spoke: Instant,
-    _place: Place,
+    _place: OwnedSemaphorePermit,
+    _present: Present,
 }
 
 impl Watch {

@@ -1,0 +1,125 @@
+//! What operators order beside the configuration, as one agent is told: all verdicts, its
+//! own drills, its own drain. Of other agents it learns nothing.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::watch;
+use trunkline_proto::{
+    agent::v1::{BreakerVerdict, OutOfService, Publication},
+    types::v1::{ActiveFault, BreakerState, Fault},
+};
+
+use crate::{
+    grpc::wire_duration,
+    repository::{DrainSet, Drill, FaultSet, Repository, Verdict, VerdictSet, VerdictState},
+};
+
+/// All orders at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    verdicts: Arc<VerdictSet>,
+    faults: Arc<FaultSet>,
+    drains: Arc<DrainSet>,
+}
+
+/// Tells when orders change.
+#[derive(Debug)]
+pub(super) struct Following {
+    verdicts: watch::Receiver<Arc<VerdictSet>>,
+    faults: watch::Receiver<Arc<FaultSet>>,
+    drains: watch::Receiver<Arc<DrainSet>>,
+}
+
+impl Following {
+    pub(super) fn new(repository: &Repository) -> Self {
+        Self {
+            verdicts: repository.subscribe_verdicts(),
+            faults: repository.subscribe_faults(),
+            drains: repository.subscribe_drains(),
+        }
+    }
+
+    /// Ends when there is something new.
+    pub(super) async fn changed(&mut self) {
+        let changed = tokio::select! {
+            biased; // Verdicts first, for they stop traffic to what fails.
+            changed = self.verdicts.changed() => changed,
+            changed = self.faults.changed() => changed,
+            changed = self.drains.changed() => changed,
+        };
+        // The repository outlives all sessions.
+        if changed.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The orders now.
+    pub(super) fn orders(&mut self) -> Orders {
+        Orders {
+            verdicts: Arc::clone(&self.verdicts.borrow_and_update()),
+            faults: Arc::clone(&self.faults.borrow_and_update()),
+            drains: Arc::clone(&self.drains.borrow_and_update()),
+        }
+    }
+}
+
+impl Orders {
+    /// Whether `agent_id` would be told the same.
+    pub(super) fn same_for(&self, other: &Self, agent_id: &str) -> bool {
+        self.verdicts == other.verdicts
+            && self.drains.reason(agent_id) == other.drains.reason(agent_id)
+            && self.faults_of(agent_id).eq(other.faults_of(agent_id))
+    }
+
+    /// What `agent_id` is told.
+    pub(super) fn publication(&self, agent_id: &str, now: SystemTime) -> Publication {
+        let faults = self.faults_of(agent_id).filter_map(|drill| active_fault(drill, now));
+        let out_of_service = self.drains.reason(agent_id);
+        Publication {
+            verdicts: self.verdicts.iter().filter_map(|verdict| breaker_verdict(verdict, now)).collect(),
+            faults: faults.collect(),
+            out_of_service: out_of_service.map(|reason| OutOfService { reason: reason.to_owned() }),
+            ..Publication::default()
+        }
+    }
+
+    fn faults_of<'a>(&'a self, agent_id: &'a str) -> impl Iterator<Item = &'a Drill> {
+        self.faults.iter().filter(move |drill| {
+            let agents = &drill.fault.agents;
+            agents.is_empty() || agents.iter().any(|id| id == agent_id)
+        })
+    }
+}
+
+fn active_fault(drill: &Drill, now: SystemTime) -> Option<ActiveFault> {
+    let remaining = remaining(drill.expires_unix_ms, now)?;
+    // Who else makes it is not the agent's business.
+    let fault = Fault { agents: Vec::new(), ..drill.fault.clone() };
+    Some(ActiveFault { fault: Some(fault), remaining: Some(wire_duration(remaining)) })
+}
+
+fn breaker_verdict(verdict: Verdict, now: SystemTime) -> Option<BreakerVerdict> {
+    let left = match verdict.expires_unix_ms {
+        None => None,
+        Some(end) => Some(remaining(end, now)?),
+    };
+    let state = match verdict.state {
+        VerdictState::ForcedOpen => BreakerState::ForcedOpen,
+        VerdictState::ForcedClosed => BreakerState::ForcedClosed,
+    };
+    Some(BreakerVerdict {
+        deployment: verdict.deployment,
+        state: state.into(),
+        generation: verdict.generation,
+        remaining: left.map(wire_duration),
+        reason: verdict.reason,
+    })
+}
+
+/// None: it is over.
+fn remaining(end_unix_ms: u64, now: SystemTime) -> Option<Duration> {
+    (UNIX_EPOCH + Duration::from_millis(end_unix_ms)).duration_since(now).ok()
+}
