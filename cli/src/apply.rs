@@ -4,14 +4,15 @@ use std::{fs, io, path::Path};
 
 use anyhow::Context as _;
 use trunkline_proto::{
-    admin::v1::{ApplyConfigRequest, ApplyConfigResponse, Config},
+    admin::v1::{ApplyConfigRequest, Change, Config},
     document,
+    types::v1::Version,
 };
 
 use crate::{args::ApplyArgs, client::ControlPlane, failure::Failure, terminal};
 
 pub(crate) async fn run(args: ApplyArgs) -> Result<(), Failure> {
-    let control_plane = ControlPlane::at(&args.connection.control_plane)?;
+    let control_plane = ControlPlane::of(&args.connection)?;
     let config = read(&args.file)?;
     let request = ApplyConfigRequest {
         config: Some(config),
@@ -21,7 +22,7 @@ pub(crate) async fn run(args: ApplyArgs) -> Result<(), Failure> {
     };
     let response =
         control_plane.call(request, async |admin, request| admin.apply_config(request).await).await?;
-    terminal::print(&result(&response, args.dry_run))
+    terminal::print(&changed(&response.changes, response.version.as_ref(), args.dry_run))
 }
 
 /// The configuration in a document, or all that is wrong with it.
@@ -37,14 +38,15 @@ pub(crate) fn read(path: &Path) -> Result<Config, Failure> {
     })
 }
 
-fn result(response: &ApplyConfigResponse, dry_run: bool) -> String {
-    let revision = response.version.as_ref().map_or(0, |version| version.revision);
-    let count = response.changes.len();
+/// The changes, and in one line what became of them.
+pub(crate) fn changed(changes: &[Change], version: Option<&Version>, dry_run: bool) -> String {
+    let revision = version.map_or(0, |version| version.revision);
+    let count = changes.len();
     let noun = if count == 1 { "change" } else { "changes" };
     let summary = match (count, dry_run) {
         (0, _) => format!("nothing to change; revision {revision}\n"),
         (_, true) => format!("{count} {noun}, not applied (dry run); revision {revision}\n"),
         (_, false) => format!("{count} {noun} applied; revision {revision}\n"),
     };
-    document::render_diff(&response.changes) + &summary
+    document::render_diff(changes) + &summary
 }

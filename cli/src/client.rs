@@ -4,67 +4,108 @@ use std::{error::Error as StdError, time::Duration};
 
 use tonic::{
     Code, ConnectError, Request, Response, Status,
-    transport::{Channel, Endpoint},
+    service::interceptor::InterceptedService,
+    transport::{Channel, Uri},
 };
 use tonic_types::StatusExt as _;
 use trunkline_proto::admin::v1::admin_service_client::AdminServiceClient;
+use trunkline_transport::{
+    bearer::{Bearer, BearerFile},
+    client::{Trust, endpoint, keeps_secrets},
+};
 
-use crate::failure::Failure;
+use crate::{args::Connection, failure::Failure};
 
-/// Longer than any admin call takes on a healthy control plane.
+/// Longer than any admin call takes on a healthy control plane. Of a stream it is the
+/// time until it begins.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A control plane that does not accept by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A control plane that vanished without a word is noticed after two of these.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(20);
+
 /// The largest configuration, with room for its diff.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The admin API, with the operator's token on each call.
+pub(crate) type Admin = AdminServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// A control plane to call.
 #[derive(Debug, Clone)]
 pub(crate) struct ControlPlane {
     url: String,
     channel: Channel,
+    bearer: Bearer,
 }
 
 impl ControlPlane {
-    /// Prepares calls; the first one connects.
-    pub(crate) fn at(url: &str) -> Result<Self, Failure> {
-        let wrong = |problem: &str| {
-            Failure::wrong_input(format!("--control-plane '{url}': {problem}; write http://host:port"))
+    /// Prepares calls to the one that the operator named; the first one connects.
+    pub(crate) fn of(connection: &Connection) -> Result<Self, Failure> {
+        let Connection { control_plane: url, token_file, ca_file } = connection;
+        let wrong = |flag: &str, problem: String| Failure::wrong_input(format!("{flag}: {problem}"));
+        let trust = Trust::file_or_public(ca_file.as_deref())
+            .map_err(|error| wrong("--ca-file", error.to_string()))?;
+        let bearer = match token_file {
+            None => Bearer::none(),
+            Some(path) => {
+                BearerFile::load(path).map_err(|error| wrong("--token-file", error.to_string()))?.bearer()
+            }
         };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| wrong("it is not a URL"))?;
-        match endpoint.uri().scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("TLS is not built yet")),
-            _ => return Err(wrong("it has no scheme")),
-        }
-        let channel = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT).connect_lazy();
-        Ok(Self { url: url.to_owned(), channel })
+        Self::prepare(url, &trust, bearer)
+    }
+
+    /// The one in this process, which asks for no token.
+    pub(crate) fn at(url: &str) -> Result<Self, Failure> {
+        Self::prepare(url, &Trust::public(), Bearer::none())
+    }
+
+    fn prepare(url: &str, trust: &Trust, bearer: Bearer) -> Result<Self, Failure> {
+        let endpoint = endpoint(url, trust)
+            .map_err(|error| Failure::wrong_input(format!("--control-plane: {error}")))?;
+        may_carry(endpoint.uri(), &bearer)?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+            .connect_lazy();
+        Ok(Self { url: url.to_owned(), channel, bearer })
     }
 
     /// Calls one method.
     pub(crate) async fn call<M, T>(
         &self,
         message: M,
-        method: impl AsyncFnOnce(&mut AdminServiceClient<Channel>, Request<M>) -> Result<Response<T>, Status>,
+        method: impl AsyncFnOnce(&mut Admin, Request<M>) -> Result<Response<T>, Status>,
     ) -> Result<T, Failure> {
-        let mut admin = AdminServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        match method(&mut admin, Request::new(message)).await {
-            Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(self.explain(&status)),
-        }
+        self.try_call(message, method).await.map_err(|status| self.explain(&status))
     }
 
-    fn explain(&self, status: &Status) -> Failure {
+    /// The same for who looks at the status.
+    pub(crate) async fn try_call<M, T>(
+        &self,
+        message: M,
+        method: impl AsyncFnOnce(&mut Admin, Request<M>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let mut admin = AdminServiceClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(method(&mut admin, Request::new(message)).await?.into_inner())
+    }
+
+    /// An error in words that help.
+    pub(crate) fn explain(&self, status: &Status) -> Failure {
         if let Some(error) = connect_error(status) {
+            let error = innermost(error).to_string();
+            let help = if error.contains("UnknownIssuer") {
+                "If that is its own certificate authority, name it with --ca-file FILE."
+            } else {
+                "Start one with `trunkline up`, or say where it is with --control-plane URL."
+            };
             return Failure::failed(format!(
-                "can't reach the control plane at {}: {}\n\
-                 Start one with `trunkline up`, or say where it is with --control-plane URL.",
-                self.url,
-                innermost(error)
+                "can't reach the control plane at {}: {error}\n{help}",
+                self.url
             ));
         }
         let details = status.get_error_details();
@@ -79,12 +120,25 @@ impl ControlPlane {
         if let Some(info) = details.error_info() {
             lines.push(format!("(reason {})", info.reason));
         }
+        if status.code() == Code::Unauthenticated {
+            lines.push("Say who you are with --token-file FILE, or TRUNKLINE_TOKEN_FILE.".to_owned());
+        }
         let text = lines.join("\n");
         match status.code() {
             Code::InvalidArgument | Code::OutOfRange => Failure::wrong_input(text),
             _ => Failure::failed(text),
         }
     }
+}
+
+/// A token is not sent where others on the way could read it.
+pub(crate) fn may_carry(url: &Uri, bearer: &Bearer) -> Result<(), Failure> {
+    if bearer.is_some() && !keeps_secrets(url) {
+        return Err(Failure::wrong_input(format!(
+            "--token-file: the token would travel in the clear to {url}; use https://"
+        )));
+    }
+    Ok(())
 }
 
 fn connect_error(status: &Status) -> Option<&ConnectError> {
@@ -149,10 +203,43 @@ mod tests {
 
     #[tokio::test]
     async fn address_without_scheme_is_wrong_input() {
-        for url in ["127.0.0.1:7600", "localhost", "https://h:1", ""] {
+        for url in ["127.0.0.1:7600", "localhost", "ftp://h:1", ""] {
             let failure = ControlPlane::at(url).unwrap_err();
             assert!(matches!(failure, Failure::WrongInput(_)), "{url}");
             assert!(failure.to_string().contains("http://host:port"), "{url}: {failure}");
         }
+    }
+
+    #[tokio::test]
+    async fn token_is_not_sent_in_the_clear_and_files_that_are_wrong_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "alice secret-of-alice-1234\n").unwrap();
+        let with = |url: &str, token_file: Option<&std::path::Path>, ca_file: Option<&std::path::Path>| {
+            ControlPlane::of(&Connection {
+                control_plane: url.to_owned(),
+                token_file: token_file.map(ToOwned::to_owned),
+                ca_file: ca_file.map(ToOwned::to_owned),
+            })
+        };
+        with("http://127.0.0.1:1", Some(&file), None).unwrap();
+        with("https://control-plane:1", Some(&file), None).unwrap();
+
+        let check = |refused: Result<ControlPlane, Failure>, text: &str| {
+            let failure = refused.unwrap_err();
+            assert!(matches!(failure, Failure::WrongInput(_)), "{failure}");
+            assert!(failure.to_string().contains(text), "{failure}");
+            assert!(!failure.to_string().contains("secret-of"), "{failure}");
+        };
+        check(with("http://control-plane:1", Some(&file), None), "use https://");
+        check(with("https://h:1", Some(&directory.path().join("none")), None), "--token-file: ");
+        check(with("https://h:1", None, Some(&file)), "--ca-file: ");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_known_learns_how_to_say_it() {
+        let control_plane = ControlPlane::at("http://127.0.0.1:1").unwrap();
+        let failure = control_plane.explain(&Status::unauthenticated("no token"));
+        assert!(failure.to_string().contains("--token-file"), "{failure}");
     }
 }

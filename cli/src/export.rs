@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(crate) async fn run(args: ExportArgs) -> Result<(), Failure> {
-    let control_plane = ControlPlane::at(&args.connection.control_plane)?;
+    let control_plane = ControlPlane::of(&args.connection)?;
     let response = control_plane
         .call(ExportConfigRequest {}, async |admin, request| admin.export_config(request).await)
         .await?;

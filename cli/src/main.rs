@@ -5,17 +5,20 @@
 
 mod apply;
 mod args;
+mod cell;
 mod client;
 mod export;
 mod failure;
 mod get;
 mod json;
 mod log;
+mod probe;
 mod signal;
 mod simulate;
 mod table;
 mod terminal;
 mod up;
+mod watch;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -57,6 +60,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => apply::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Get(args) => get::run(args).await?,
+        Command::Watch(args) => watch::run(args).await?,
+        Command::Probe(args) => probe::run(args).await?,
         Command::SimulateProvider(args) => simulate::run(args).await?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

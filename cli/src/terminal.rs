@@ -19,6 +19,11 @@ pub(crate) fn print_line(line: &str) -> Result<(), Failure> {
     print(&format!("{line}\n"))
 }
 
+/// Says something beside the result, on standard error.
+pub(crate) fn remark(text: &str) {
+    writeln!(io::stderr(), "{text}").ok();
+}
+
 /// Tells why a command failed. With standard error gone there is nobody to tell.
 pub(crate) fn complain(failure: &Failure) {
     writeln!(io::stderr(), "error: {failure}").ok();

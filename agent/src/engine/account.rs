@@ -135,6 +135,5 @@ pub(super) fn close(
         duration,
         tokens: used,
         cost,
-        faulted: record.fault.is_some(),
     });
 }

@@ -1,0 +1,60 @@
+//! What `get` takes.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{
+    connection::Connection,
+    value::{Moment, duration, moment},
+};
+
+/// The form of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListingFormat {
+    /// For people.
+    Table,
+    /// The RPC's answer in proto3 JSON.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    #[command(subcommand)]
+    pub(crate) what: Listing,
+    /// Form of the listing.
+    #[arg(short, long, global = true, value_enum, default_value_t = ListingFormat::Table)]
+    pub(crate) output: ListingFormat,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Listing {
+    /// Attempts, errors, tokens, costs and times of each deployment.
+    Stats(StatsArgs),
+    /// Agents that are or lately were connected.
+    Agents,
+    /// Breakers of all deployments; rate gates and quarantines at agents.
+    Breakers {
+        /// Only breakers that are not closed.
+        #[arg(long)]
+        active: bool,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Only the last so much time, up to 400 days: `10m`, `24h`. Default: all.
+    #[arg(long, value_parser = duration, value_name = "DURATION", conflicts_with = "since")]
+    pub(crate) window: Option<Duration>,
+    /// Only from then on: 2026-11-22T16:00:00Z, or 2h for two hours ago.
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+    /// Only before then. Default: now.
+    #[arg(long, value_parser = moment, value_name = "TIME", requires = "since")]
+    pub(crate) until: Option<Moment>,
+    /// Only requests of this virtual model.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub(crate) virtual_model: String,
+}

@@ -1,0 +1,61 @@
+//! `get`: one RPC, shown as a table or as its JSON.
+
+mod agents;
+mod breakers;
+mod stats;
+
+use std::time::SystemTime;
+
+use trunkline_proto::admin::v1::ListBreakersRequest;
+
+pub(crate) use self::agents::all_agents;
+use crate::{
+    args::{GetArgs, Listing, ListingFormat},
+    client::ControlPlane,
+    failure::Failure,
+    json, terminal,
+};
+
+pub(crate) async fn run(args: GetArgs) -> Result<(), Failure> {
+    let control_plane = ControlPlane::of(&args.connection)?;
+    terminal::print(&listing(&control_plane, args.what, args.output).await?)
+}
+
+async fn listing(
+    control_plane: &ControlPlane,
+    what: Listing,
+    output: ListingFormat,
+) -> Result<String, Failure> {
+    let now = SystemTime::now();
+    let text = match what {
+        Listing::Stats(args) => {
+            let request = stats::request(args, now)?;
+            let stats =
+                control_plane.call(request, async |admin, request| admin.get_stats(request).await).await?;
+            show(output, "GetStatsResponse", &stats, stats::table)?
+        }
+        Listing::Agents => {
+            show(output, "ListAgentsResponse", &all_agents(control_plane).await?, agents::table)?
+        }
+        Listing::Breakers { active } => {
+            let request = ListBreakersRequest { active_only: active };
+            let list = control_plane
+                .call(request, async |admin, request| admin.list_breakers(request).await)
+                .await?;
+            show(output, "ListBreakersResponse", &list, breakers::table)?
+        }
+    };
+    Ok(text)
+}
+
+fn show<M: prost::Message>(
+    output: ListingFormat,
+    name: &str,
+    message: &M,
+    table: impl FnOnce(&M) -> String,
+) -> Result<String, Failure> {
+    match output {
+        ListingFormat::Json => Ok(json::pretty(&format!("trunkline.admin.v1.{name}"), message)?),
+        ListingFormat::Table => Ok(table(message)),
+    }
+}
