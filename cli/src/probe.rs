@@ -1,7 +1,5 @@
 //! `probe`: is a URL's answer good? For health checks where nothing else is installed.
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
@@ -11,16 +9,16 @@ use hyper::{
     header::{AUTHORIZATION, HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use trunkline_transport::{
     bearer::{Bearer, BearerFile},
     client::Trust,
+    tls::Protocols,
 };
 
 use crate::{args::ProbeArgs, client::may_carry, failure::Failure, terminal};
@@ -135,12 +133,7 @@ impl Target {
 }
 
 fn connector(trust: &Trust) -> anyhow::Result<TlsConnector> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .context("set up TLS")?
-        .with_root_certificates(trust.roots())
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(TlsConnector::from(trust.client_config(Protocols::Http1).context("set up TLS")?))
 }
 
 #[cfg(test)]

@@ -45,8 +45,13 @@ impl Setting {
     async fn new() -> Self {
         let stop = CancellationToken::new();
         let loopback = || Listen::Address("127.0.0.1:0".parse().unwrap());
-        let options =
-            Options { grpc: loopback(), ops: loopback(), data_dir: None, config: None, security: Security::default() };
+        let options = Options {
+            grpc: loopback(),
+            ops: loopback(),
+            data_dir: None,
+            config: None,
+            security: Security::default(),
+        };
         let running = start(options, stop.clone()).await.unwrap();
         let url = format!("http://{}", running.grpc_addr);
         tokio::spawn(running.wait());
