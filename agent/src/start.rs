@@ -1,7 +1,14 @@
 //! Puts an agent together and takes it down again: listeners, workers, control-plane
 //! streams; then drain, flush, stop.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
 
 use thiserror::Error;
 use tokio::{
@@ -166,7 +173,7 @@ pub(crate) async fn start_limited(
     let (orders, obeyed) = watch::channel(Arc::new(Orders::default()));
     agent.background.spawn(drills::obey(Arc::clone(&agent.shared), obeyed, agent.stop.clone()));
     if let Some(channel) = channel {
-        agent.connect(channel, &identity, tables, recorder, &orders);
+        agent.connect(channel, &identity, tables, recorder, &orders, &options.data_dir);
     }
     let (done, stopped) = oneshot::channel();
     tokio::spawn(agent.run(health, done));
@@ -289,6 +296,7 @@ impl Agent {
         tables: Arc<TableStore>,
         recorder: Arc<Recorder>,
         orders: &watch::Sender<Arc<Orders>>,
+        data_dir: &std::path::Path,
     ) {
         let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
         let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
@@ -312,6 +320,8 @@ impl Agent {
             tables,
             report_interval: interval_out,
             orders: orders.subscribe(),
+            spool: Some(data_dir.join(control::SPOOL_FILE)),
+            wall_clock: SystemTime::now,
         };
         let shared = || Arc::clone(&self.shared);
         self.background.spawn(run_sync(sync, self.stop.clone()));

@@ -1,11 +1,13 @@
 //! The agent's side of the control plane: the routing table comes in, acknowledgements,
 //! protections and telemetry go out. Nothing here is ever waited for by a request.
 
+mod backlog;
 mod backoff;
 mod cache;
 mod identity;
 mod orders;
 mod recorder;
+mod spool;
 mod stream;
 mod sync;
 mod table_store;
@@ -37,6 +39,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// An answer to a keep-alive takes a round trip.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The telemetry spool inside the data directory.
+pub const SPOOL_FILE: &str = "telemetry.spool";
 
 /// A channel to the control plane, for sync and telemetry together. It connects when it
 /// is used and again when it is lost.

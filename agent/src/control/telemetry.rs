@@ -1,33 +1,35 @@
-//! Sends what the [`Recorder`] counted, in numbered reports. A report that was sent
-//! stays as it is until it is acknowledged; what was not sent yet stays in the recorder
-//! and is merged there, so nothing queues up and nothing is dropped.
+//! Sends what the [`Recorder`] counted, in numbered reports. Counts are taken each
+//! interval, whether there is a control plane or not, and wait in the backlog and in its
+//! spool on disk until they are acknowledged.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 use trunkline_proto::telemetry::v1::{
-    StreamReportsRequest, StreamReportsResponse, TargetStats,
-    telemetry_service_client::TelemetryServiceClient,
+    StreamReportsRequest, StreamReportsResponse, telemetry_service_client::TelemetryServiceClient,
 };
 
 use super::{
     Identity, Orders, TableStore,
+    backlog::{Backlog, Stamp, Window},
     backoff::{Backoff, Ended},
-    duration_from_wire, duration_to_wire, orders,
-    recorder::{Recorder, Window},
+    duration_from_wire, orders,
+    recorder::Recorder,
+    spool::Spool,
     wire_version,
 };
 
-/// Reports sent and not acknowledged; with one a second, a minute of a slow control plane.
-const UNACKED_MAX: usize = 64;
-/// Targets in one report: keeps it far below the 1 MiB that the control plane takes.
-const TARGETS_MAX: usize = 200;
 /// At the end: how long the last window may take.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// Waits between streams while flushing.
@@ -54,19 +56,31 @@ pub struct TelemetryContext {
     pub report_interval: watch::Receiver<Duration>,
     /// A drill may take the control plane away.
     pub orders: watch::Receiver<Arc<Orders>>,
+    /// The file that keeps what is not acknowledged, `telemetry.spool` in the data
+    /// directory. None: only memory does.
+    pub spool: Option<PathBuf>,
+    /// Says when windows ended: `SystemTime::now`.
+    pub wall_clock: fn() -> SystemTime,
 }
 
 /// Reports until `shutdown`, then sends what is left and waits at most two seconds for
-/// its acknowledgement. Attempts recorded after `shutdown` may be lost.
+/// its acknowledgement. What was not acknowledged stays in the spool for the next start.
+/// Attempts recorded after `shutdown` may be lost.
 pub async fn run(context: TelemetryContext, shutdown: CancellationToken) {
-    let mut reporter = Reporter::new(context);
-    let stopped = shutdown.run_until_cancelled(reporter.report(Until::Cancelled)).await;
-    debug_assert!(stopped.is_none(), "reporting goes on until it is stopped");
+    let reporter = Reporter::open(context).await;
+    let work = async {
+        tokio::select! {
+            biased; // Neither ends. Counts are taken first, so that they are sent in time.
+            () = reporter.take_counts() => {}
+            () = reporter.send(Until::Cancelled) => {}
+        }
+    };
+    shutdown.run_until_cancelled(work).await;
     reporter.fold();
-    if timeout(FLUSH_LIMIT, reporter.report(Until::Acknowledged)).await.is_err() {
-        let reports = reporter.unacked.len();
-        tracing::warn!(reports, "telemetry not acknowledged before the end");
+    if timeout(FLUSH_LIMIT, reporter.send(Until::Acknowledged)).await.is_err() {
+        tracing::warn!("telemetry not acknowledged before the end; the spool keeps it");
     }
+    reporter.persist(End::Clean).await;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,75 +89,177 @@ enum Until {
     Acknowledged,
 }
 
+/// Whether the agent goes on after a write of the spool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    No,
+    Clean,
+}
+
 struct Reporter {
     context: TelemetryContext,
-    /// Numbered and never changed. Oldest first.
-    unacked: VecDeque<StreamReportsRequest>,
-    /// How many of `unacked` were sent on the current stream.
-    sent: usize,
+    state: Mutex<State>,
+    /// Something was added to the backlog.
+    added: Notify,
+    interval: watch::Sender<Duration>,
+}
+
+struct State {
+    backlog: Backlog,
+    spool: Option<Spool>,
+    /// The disk refused the last write, and that was said.
+    warned: bool,
     last_seq: u64,
+    /// For the first report of this incarnation.
+    lost_before: Option<Duration>,
     window_start: Instant,
     paused_until: Instant,
-    interval: Duration,
 }
 
 impl Reporter {
-    fn new(context: TelemetryContext) -> Self {
+    /// With what the predecessor left.
+    async fn open(context: TelemetryContext) -> Self {
+        let spool = context.spool.clone().map(Spool::new);
+        let found = match spool.clone() {
+            None => None,
+            Some(spool) => {
+                let now = (context.wall_clock)();
+                tokio::task::spawn_blocking(move || spool.load(now)).await.ok()
+            }
+        };
+        let found = found.unwrap_or_default();
+        if let Some((path, why)) = &found.set_aside {
+            tracing::warn!(path = %path.display(), error = %why, "telemetry spool set aside; its counts are lost");
+        }
+        let (numbered, waiting) = (found.backlog.numbered().len(), found.backlog.waiting().len());
+        if numbered + waiting > 0 {
+            tracing::info!(numbered, waiting, "telemetry of an earlier start goes on");
+        }
         let now = Instant::now();
-        let interval = *context.report_interval.borrow();
-        Self {
-            context,
-            unacked: VecDeque::new(),
-            sent: 0,
+        let interval = context.report_interval.borrow().clamp(INTERVAL_MIN, INTERVAL_MAX);
+        let state = State {
+            backlog: found.backlog,
+            spool,
+            warned: false,
             last_seq: 0,
+            lost_before: found.lost,
             window_start: now,
             paused_until: now,
-            interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
+        };
+        let reporter = Self {
+            context,
+            state: Mutex::new(state),
+            added: Notify::new(),
+            interval: watch::Sender::new(interval),
+        };
+        // From now on an end without a stop is one.
+        reporter.persist(End::No).await;
+        reporter
+    }
+
+    /// Takes the counts away each interval. Never returns.
+    async fn take_counts(&self) {
+        let (mut asked, mut interval) = (self.context.report_interval.clone(), self.interval.subscribe());
+        loop {
+            let fold_at = self.state.lock().window_start + *interval.borrow_and_update();
+            tokio::select! {
+                biased; // A new interval may end the window sooner.
+                Ok(()) = asked.changed() => {
+                    let wanted = *asked.borrow_and_update();
+                    self.set_interval(wanted);
+                }
+                Ok(()) = interval.changed() => {}
+                () = sleep_until(fold_at) => if self.fold() {
+                    self.persist(End::No).await;
+                    self.added.notify_one();
+                }
+            }
         }
     }
 
-    /// Takes the counts since the last time into numbered reports; none if there are none.
-    fn fold(&mut self) {
-        let now = Instant::now();
-        let covered = now.duration_since(self.window_start);
-        self.window_start = now;
+    fn set_interval(&self, wanted: Duration) {
+        self.interval.send_replace(wanted.clamp(INTERVAL_MIN, INTERVAL_MAX));
+    }
+
+    /// Takes the counts since the last time into the backlog. False: there were none.
+    fn fold(&self) -> bool {
         let window = self.context.recorder.take();
         let uncounted = self.context.recorder.take_overflowed();
         if uncounted > 0 {
             tracing::warn!(uncounted, "too many pairs of deployment and model to count");
         }
-        for targets in chunks(&window) {
-            self.push(targets, covered);
+        let targets: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let covered = now.duration_since(state.window_start);
+        state.window_start = now;
+        if targets.is_empty() {
+            return false;
+        }
+        state.backlog.push(Window::new((self.context.wall_clock)(), covered, targets));
+        true
+    }
+
+    /// Brings the spool up to date. A disk that refuses is told once; counts then stay in
+    /// memory.
+    async fn persist(&self, end: End) {
+        let write = {
+            let mut state = self.state.lock();
+            let State { spool, backlog, .. } = &mut *state;
+            let Some(spool) = spool else { return };
+            let interval = *self.interval.borrow();
+            spool.prepare(backlog, end == End::Clean, interval, (self.context.wall_clock)())
+        };
+        let result = match tokio::task::spawn_blocking(move || write.run()).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let warned = std::mem::replace(&mut self.state.lock().warned, result.is_err());
+        match result {
+            Err(error) if !warned => {
+                tracing::warn!(error, "telemetry spool not written; counts stay in memory");
+            }
+            Ok(()) if warned => tracing::info!("telemetry spool written again"),
+            _ => {}
         }
     }
 
-    fn push(&mut self, targets: Vec<TargetStats>, covered: Duration) {
-        self.last_seq += 1;
+    /// Gives the oldest counts the next number. False: there are none, or too much waits
+    /// for its acknowledgement.
+    fn number(&self) -> bool {
+        let mut state = self.state.lock();
         let identity = &self.context.identity;
-        self.unacked.push_back(StreamReportsRequest {
-            agent_id: identity.agent_id.clone(),
-            incarnation: identity.incarnation.clone(),
-            seq: self.last_seq,
-            covered: Some(duration_to_wire(covered)),
+        let stamp = Stamp {
+            agent_id: &identity.agent_id,
+            incarnation: &identity.incarnation,
+            seq: state.last_seq + 1,
             applied: self.context.tables.applied().as_ref().map(wire_version),
-            targets,
-            ..StreamReportsRequest::default()
-        });
+            lost_before: state.lost_before,
+        };
+        let numbered = state.backlog.number(stamp);
+        if numbered {
+            state.last_seq += 1;
+            state.lost_before = None;
+        }
+        numbered
     }
 
     /// Streams, one after the other.
-    async fn report(&mut self, until: Until) {
+    async fn send(&self, until: Until) {
         let mut backoff = Backoff::default();
-        while until == Until::Cancelled || !self.unacked.is_empty() {
-            let mut ended = Ended::Silent;
+        while until == Until::Cancelled || !self.state.lock().backlog.is_empty() {
             orders::control_plane_back(&self.context.orders).await;
+            let paused_until = self.state.lock().paused_until;
+            sleep_until(paused_until).await;
+            let mut ended = Ended::Silent;
             match self.stream(until, &mut ended).await {
                 // It will be sent again and refused again: one of the two has a bug.
                 Err(status) if status.code() == Code::InvalidArgument => {
                     tracing::error!(%status, "telemetry report refused");
                 }
                 Err(status) => tracing::debug!(%status, "telemetry stream ended"),
-                Ok(()) => {}
+                Ok(Over::Incarnation) => continue,
+                Ok(Over::Stream) => {}
             }
             match until {
                 Until::Cancelled => sleep(backoff.after(ended, rand::random())).await,
@@ -152,78 +268,108 @@ impl Reporter {
         }
     }
 
-    /// One stream, until it ends or everything is acknowledged.
-    async fn stream(&mut self, until: Until, ended: &mut Ended) -> Result<(), Status> {
-        self.sent = 0;
+    /// Whose reports the next stream carries. One is numbered at least.
+    async fn begin(&self) -> String {
+        let first = || self.state.lock().backlog.first_incarnation().map(str::to_owned);
+        if let Some(incarnation) = first() {
+            return incarnation;
+        }
         // A control plane may wait for the first report before it answers.
-        if self.unacked.is_empty() {
-            self.fold();
+        if !self.fold() && self.state.lock().backlog.is_empty() {
+            let opening = Window::new((self.context.wall_clock)(), Duration::ZERO, Vec::new());
+            self.state.lock().backlog.push(opening);
         }
-        if self.unacked.is_empty() {
-            self.push(Vec::new(), Duration::ZERO);
-        }
+        self.number();
+        self.persist(End::No).await;
+        first().unwrap_or_else(|| self.context.identity.incarnation.clone())
+    }
+
+    /// One stream, until it ends or everything is acknowledged. It carries reports of one
+    /// incarnation, for acknowledgements don't say whose numbers they mean.
+    async fn stream(&self, until: Until, ended: &mut Ended) -> Result<Over, Status> {
+        let incarnation = self.begin().await;
+        let own = incarnation == self.context.identity.incarnation;
+        let mut sent = 0;
         // One waits in the channel; the rest wait here, where they can be acknowledged.
         let (outbound, reports) = mpsc::channel(1);
-        outbound.try_send(self.next()).ok();
+        if let Some(report) = self.report(&incarnation, sent) {
+            sent += usize::from(outbound.try_send(report).is_ok());
+        }
         let mut client = TelemetryServiceClient::new(self.context.channel.clone());
-        let mut inbound = client.stream_reports(ReceiverStream::new(reports)).await?.into_inner();
         let mut orders = self.context.orders.clone();
-        while until == Until::Cancelled || !self.unacked.is_empty() {
-            let paused = Instant::now() < self.paused_until;
-            let fold_at = self.window_start + self.interval;
+        let mut inbound = tokio::select! {
+            biased; // A drill ends the stream before it began.
+            () = orders::control_plane_lost(&mut orders) => return Err(lost()),
+            opened = client.stream_reports(ReceiverStream::new(reports)) => opened?.into_inner(),
+        };
+        while until == Until::Cancelled || !self.state.lock().backlog.is_empty() {
+            let paused_until = self.state.lock().paused_until;
+            let paused = Instant::now() < paused_until;
+            let mut ready = self.report(&incarnation, sent).is_some();
+            if !ready && own && !paused && self.number() {
+                // On disk before it is on the wire: sent again, it is the same.
+                self.persist(End::No).await;
+                ready = true;
+            }
             // A drill ends the stream. Acknowledgements come first, for they make room; then
             // old reports, then new ones.
             tokio::select! {
                 biased;
-                () = orders::control_plane_lost(&mut orders) => {
-                    return Err(Status::cancelled("a drill takes the control plane away"));
-                }
+                () = orders::control_plane_lost(&mut orders) => return Err(lost()),
                 message = inbound.message() => {
-                    let Some(response) = message? else { return Ok(()) };
+                    let Some(response) = message? else { return Ok(Over::Stream) };
                     *ended = Ended::Answered;
-                    self.apply(&response);
-                }
-                Ok(()) = self.context.report_interval.changed() => {
-                    let interval = *self.context.report_interval.borrow_and_update();
-                    self.interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
-                }
-                () = sleep_until(self.paused_until), if paused => {}
-                permit = outbound.reserve(), if !paused && self.sent < self.unacked.len() => {
-                    match permit {
-                        Ok(permit) => permit.send(self.next()),
-                        // The stream is over: what ended it comes in.
-                        Err(_) => return Err(Status::unavailable("stream closed")),
+                    sent = self.apply(&response, &incarnation, sent).await;
+                    if !own && self.report(&incarnation, 0).is_none() {
+                        return Ok(Over::Incarnation);
                     }
                 }
-                () = sleep_until(fold_at), if self.unacked.len() < UNACKED_MAX => self.fold(),
+                () = sleep_until(paused_until), if paused => {}
+                permit = outbound.reserve(), if !paused && ready => {
+                    match (permit, self.report(&incarnation, sent)) {
+                        (Ok(permit), Some(report)) => {
+                            permit.send(report);
+                            sent += 1;
+                        }
+                        (Ok(_), None) => {}
+                        // The stream is over: what ended it comes in.
+                        (Err(_), _) => return Err(Status::unavailable("stream closed")),
+                    }
+                }
+                () = self.added.notified() => {}
             }
         }
-        Ok(())
+        Ok(Over::Stream)
     }
 
-    fn next(&mut self) -> StreamReportsRequest {
-        self.sent += 1;
-        self.unacked[self.sent - 1].clone()
+    fn report(&self, incarnation: &str, index: usize) -> Option<StreamReportsRequest> {
+        self.state.lock().backlog.report(incarnation, index).cloned()
     }
 
-    fn apply(&mut self, response: &StreamReportsResponse) {
-        while self.unacked.front().is_some_and(|report| report.seq <= response.acked_seq) {
-            self.unacked.pop_front();
-            self.sent = self.sent.saturating_sub(1);
-        }
-        if response.resend_from_first_unacked {
-            self.sent = 0;
+    /// Takes an answer; gives how many reports that are left were sent.
+    async fn apply(&self, response: &StreamReportsResponse, incarnation: &str, sent: usize) -> usize {
+        let acknowledged = self.state.lock().backlog.acknowledge(incarnation, response.acked_seq);
+        if acknowledged > 0 {
+            self.persist(End::No).await;
         }
         if let Some(interval) = response.report_interval.and_then(duration_from_wire) {
-            self.interval = interval.clamp(INTERVAL_MIN, INTERVAL_MAX);
+            self.set_interval(interval);
         }
         if let Some(pause) = response.pause_for.and_then(duration_from_wire) {
-            self.paused_until = Instant::now() + pause.min(PAUSE_MAX);
+            self.state.lock().paused_until = Instant::now() + pause.min(PAUSE_MAX);
         }
+        if response.resend_from_first_unacked { 0 } else { sent.saturating_sub(acknowledged) }
     }
 }
 
-fn chunks(window: &Window) -> Vec<Vec<TargetStats>> {
-    let stats: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
-    stats.chunks(TARGETS_MAX).map(<[_]>::to_vec).collect()
+/// What is over without an error.
+enum Over {
+    /// The control plane closed it, or all is acknowledged.
+    Stream,
+    /// All reports of an earlier incarnation are acknowledged; another stream follows.
+    Incarnation,
+}
+
+fn lost() -> Status {
+    Status::cancelled("a drill takes the control plane away")
 }

@@ -1,16 +1,24 @@
 //! Sync and telemetry over loopback against a control plane that the test plays.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::Stream;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{mpsc, watch},
     time::timeout,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Server, server::Connected},
+};
 use trunkline_proto::{
     agent::v1::{
         Hello, SyncRequest, SyncResponse,
@@ -27,6 +35,7 @@ use trunkline_proto::{
 use super::*;
 use crate::credentials::Credentials;
 
+mod away;
 mod sync;
 mod telemetry;
 
@@ -106,6 +115,7 @@ struct World {
     verdicts: watch::Sender<Arc<Verdicts>>,
     orders: watch::Sender<Arc<Orders>>,
     report_interval: watch::Sender<Duration>,
+    wall_clock: fn() -> SystemTime,
     _server: AbortOnDropHandle<()>,
     directory: tempfile::TempDir,
 }
@@ -113,21 +123,29 @@ struct World {
 impl World {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let channel = channel(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        Self::over(TcpListenerStream::new(listener), channel)
+    }
+
+    fn over<I, E>(incoming: impl Stream<Item = Result<I, E>> + Send + 'static, channel: Channel) -> Self
+    where
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + std::marker::Sync>> + Send + 'static,
+    {
         let (sync_door, syncs) = mpsc::channel(8);
         let (report_door, reports) = mpsc::channel(8);
         let doors = Doors { syncs: sync_door, reports: report_door };
         let serving = Server::builder()
             .add_service(AgentServiceServer::new(doors.clone()))
             .add_service(TelemetryServiceServer::new(doors))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(incoming);
         let server = tokio::spawn(async move { serving.await.unwrap() });
         let directory = tempfile::tempdir().unwrap();
         let identity = Identity::load(directory.path(), "http://agent".to_owned()).unwrap();
         Self {
             syncs,
             reports,
-            channel: channel(&format!("http://{address}")).unwrap(),
+            channel,
             identity: Arc::new(identity),
             tables: Arc::new(TableStore::new(Some(Cache::new(directory.path().join("cache"))))),
             recorder: Arc::default(),
@@ -135,6 +153,7 @@ impl World {
             verdicts: watch::Sender::new(Arc::default()),
             orders: watch::Sender::new(Arc::default()),
             report_interval: watch::Sender::new(Duration::from_millis(50)),
+            wall_clock: SystemTime::now,
             _server: AbortOnDropHandle::new(server),
             directory,
         }
@@ -164,6 +183,8 @@ impl World {
             tables: Arc::clone(&self.tables),
             report_interval: self.report_interval.subscribe(),
             orders: self.orders.subscribe(),
+            spool: Some(self.directory.path().join(SPOOL_FILE)),
+            wall_clock: self.wall_clock,
         };
         tokio::spawn(run_telemetry(context, shutdown.clone()))
     }

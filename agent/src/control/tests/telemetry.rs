@@ -7,7 +7,7 @@ use trunkline_routing::{
 
 use super::*;
 
-fn record(recorder: &Recorder, count: u64) {
+pub(super) fn record(recorder: &Recorder, count: u64) {
     for _ in 0..count {
         recorder.record(AttemptSample {
             deployment: "a/d".into(),
@@ -119,4 +119,134 @@ async fn the_last_window_is_flushed() {
     assert_eq!(counted, [3]);
     stream.answer(acked(last.seq)).await;
     timeout(LIMIT, agent).await.expect("ends once acknowledged").unwrap();
+}
+
+fn counted(reports: &[StreamReportsRequest]) -> u64 {
+    let targets = reports.iter().flat_map(|report| &report.targets);
+    targets.flat_map(|target| &target.outcomes).map(|outcome| outcome.count).sum()
+}
+
+/// As if killed: nothing is flushed.
+async fn kill(agent: tokio::task::JoinHandle<()>) {
+    agent.abort();
+    agent.await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_killed_agent_sends_again_what_was_numbered_and_then_what_was_not() {
+    let mut world = World::new().await;
+    let shutdown = CancellationToken::new();
+    let agent = world.start_telemetry(&shutdown);
+    let mut stream = world.accept_reports().await;
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        record(&world.recorder, 5);
+        first.push(stream.next().await);
+    }
+    stream.answer(acked(1)).await;
+    // Nothing is sent in a pause, and what is counted is kept without a number.
+    let pause = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    stream.answer(StreamReportsResponse { pause_for: pause, ..acked(1) }).await;
+    let spool = super::super::spool::Spool::new(world.directory.path().join(SPOOL_FILE));
+    record(&world.recorder, 4);
+    let kept = async {
+        loop {
+            let held = spool.load(SystemTime::now()).backlog;
+            if held.waiting().len() == 1 && held.numbered().len() == 2 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, kept).await.expect("kept on disk");
+    kill(agent).await;
+    drop(stream);
+
+    let before = world.identity.incarnation.clone();
+    world.identity = Arc::new(Identity { incarnation: "after".to_owned(), ..(*world.identity).clone() });
+    let agent = world.start_telemetry(&shutdown);
+    let mut stream = world.accept_reports().await;
+    assert_eq!([stream.next().await, stream.next().await], first[1..]);
+    assert!(first.iter().all(|report| report.incarnation == before && report.end_time.is_some()));
+    stream.answer(acked(3)).await;
+    // Acknowledgements don't name an incarnation: the next one has a stream of its own.
+    let mut stream = world.accept_reports().await;
+    let report = stream.next().await;
+    assert_eq!((report.incarnation.as_str(), report.seq), ("after", 1));
+    assert_eq!(counted(std::slice::from_ref(&report)), 4);
+    assert!(report.lost_before.is_some(), "the end without a stop is told");
+    stream.answer(acked(1)).await;
+    record(&world.recorder, 1);
+    let report = stream.next().await;
+    assert_eq!((report.seq, report.lost_before), (2, None));
+    stream.answer(acked(2)).await;
+
+    let done = async {
+        while !spool.load(SystemTime::now()).backlog.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, done).await.expect("acknowledged on disk");
+
+    // After a stop in order nothing is lost.
+    shutdown.cancel();
+    timeout(LIMIT, agent).await.expect("ends").unwrap();
+    let left = spool.load(SystemTime::now());
+    assert!(left.backlog.is_empty() && left.lost.is_none());
+}
+
+#[tokio::test]
+async fn a_pause_and_a_new_interval_are_obeyed_at_once() {
+    let mut world = World::new().await;
+    world.report_interval.send_replace(Duration::from_secs(60));
+    let shutdown = CancellationToken::new();
+    let agent = world.start_telemetry(&shutdown);
+    let mut stream = world.accept_reports().await;
+    let opening = stream.next().await;
+    let quick = Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 });
+    stream.answer(StreamReportsResponse { report_interval: quick, ..acked(opening.seq) }).await;
+    record(&world.recorder, 1);
+    // It would have come after a minute.
+    let second = stream.next().await;
+    let begin = tokio::time::Instant::now();
+    let pause = Duration::from_millis(300);
+    let answer = StreamReportsResponse {
+        pause_for: Some(duration_to_wire(pause)),
+        resend_from_first_unacked: true,
+        ..acked(opening.seq)
+    };
+    stream.answer(answer).await;
+    record(&world.recorder, 2);
+    assert_eq!(stream.next().await, second, "sent again");
+    assert!(begin.elapsed() >= pause, "the pause was not kept");
+    assert_eq!(counted(&[stream.next().await]), 2);
+    agent.abort();
+}
+
+#[tokio::test]
+async fn what_a_stop_could_not_flush_is_sent_by_the_next_start() {
+    let mut world = World::new().await;
+    let shutdown = CancellationToken::new();
+    let agent = world.start_telemetry(&shutdown);
+    let mut stream = world.accept_reports().await;
+    record(&world.recorder, 3);
+    let mut sent = vec![stream.next().await];
+    shutdown.cancel();
+    timeout(LIMIT, agent).await.expect("ends without an acknowledgement").unwrap();
+    drop(stream);
+    while world.reports.try_recv().is_ok() {}
+
+    world.identity = Arc::new(Identity { incarnation: "after".to_owned(), ..(*world.identity).clone() });
+    let agent = world.start_telemetry(&CancellationToken::new());
+    let mut stream = world.accept_reports().await;
+    while counted(&sent) < 3 {
+        let report = stream.next().await;
+        if let Some(known) = sent.iter().find(|known| known.seq == report.seq) {
+            assert_eq!(*known, report);
+            continue;
+        }
+        sent.push(report);
+    }
+    assert_eq!(counted(&sent), 3);
+    agent.abort();
 }
