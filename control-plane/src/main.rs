@@ -20,6 +20,8 @@ use trunkline_control_plane::{
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     match run(Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -100,6 +100,11 @@ impl View {
         Ok(changes.len())
     }
 
+    /// See [`Store::maintain`].
+    pub(super) fn maintain(&self) -> Result<(), StoreError> {
+        self.store.maintain()
+    }
+
     pub(super) fn write_blobs(&self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), StoreError> {
         let deletes = deletes.into_iter().map(|key| Change::Delete { key: [BLOB, &key].concat() });
         let puts = puts.into_iter().map(|(key, value)| Change::Put { key: [BLOB, &key].concat(), value });

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +38,9 @@ const BATCH_MAX: usize = 64;
 /// Encoded bytes of new configurations in a batch: each is in memory a few times.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Between looks at whether the view's files waste space: sled needs hours for that.
+const MAINTAIN_EVERY: Duration = Duration::from_mins(30);
+
 /// Owner of the durable state.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -51,6 +54,8 @@ pub(super) struct Writer {
     pub(super) trouble: Option<Trouble>,
     /// When it was last looked at whether the trouble is over.
     pub(super) looked: Option<Instant>,
+    /// When the view's files were last looked at.
+    maintained: Instant,
     /// What was lost before this start.
     pub(super) lost: Option<String>,
     /// How it shows that this store is older than it was.
@@ -84,6 +89,7 @@ impl Writer {
             disk,
             trouble: None,
             looked: None,
+            maintained: Instant::now(),
             lost: None,
             rolled_back: None,
         }
@@ -98,10 +104,24 @@ impl Writer {
                     Job::Run(run) => run(&mut self),
                     Job::Commit(first) => held = self.batch(first, &mut queue),
                 }
+                if held.is_none() && queue.is_empty() {
+                    self.maintain();
+                }
             }
         };
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
             self.stop_writing(Trouble::Broken("the writer panicked; restart".into()));
+        }
+    }
+
+    /// Gives back space that the view wastes, now and then when nobody waits.
+    fn maintain(&mut self) {
+        if self.trouble.is_some() || self.maintained.elapsed() < MAINTAIN_EVERY {
+            return;
+        }
+        self.maintained = Instant::now();
+        if let Err(cause) = self.view.maintain() {
+            self.view_failed(&cause);
         }
     }
 

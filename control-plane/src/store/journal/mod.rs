@@ -177,6 +177,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::append_unsynced`] and [`Self::sync`].
+    #[cfg(test)]
     pub(crate) fn append(&mut self, record: &mut Record) -> Result<(), AppendError> {
         self.append_unsynced(record)?;
         self.sync()

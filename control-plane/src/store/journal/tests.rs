@@ -1,6 +1,8 @@
 //! What survives an interrupted write, what is refused, and how segments follow.
 
 mod batch;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod reading;
 
 use std::fs;
