@@ -70,6 +70,8 @@ pub(crate) struct Metrics {
     pub(crate) in_flight: Gauge,
     /// Revision of the table in use.
     pub(crate) revision: Gauge,
+    /// Values of its configuration that this build does not know.
+    pub(crate) assumed: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -97,6 +99,7 @@ impl Metrics {
             ttft: Histogram::new(LATENCY_BOUNDS),
             in_flight: Gauge::default(),
             revision: Gauge::default(),
+            assumed: Gauge::default(),
             registry: Mutex::new(Registry::default()),
         };
         registry.register("requests", "Requests answered", metrics.requests.clone());
@@ -114,6 +117,11 @@ impl Metrics {
         );
         registry.register("in_flight", "Requests being served", metrics.in_flight.clone());
         registry.register("revision", "Revision of the routing table in use", metrics.revision.clone());
+        registry.register(
+            "configuration_values_unknown",
+            "Values of the routing table's configuration that this build does not know and replaced",
+            metrics.assumed.clone(),
+        );
         *metrics.registry.lock() = registry;
         metrics
     }

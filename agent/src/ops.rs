@@ -89,6 +89,9 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
     if let Some(snapshot) = shared.snapshot() {
         let revision = snapshot.table().version.revision;
         shared.metrics.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        let assumed = &snapshot.loaded.assumed;
+        let assumed = assumed.iter().count() + assumed.dropped();
+        shared.metrics.assumed.set(i64::try_from(assumed).unwrap_or(i64::MAX));
     }
     shared.metrics.show_drills(&shared.drills.active(Instant::now()));
     match shared.metrics.encode() {

@@ -209,7 +209,7 @@ fn tables(options: &Options) -> Result<Arc<TableStore>, StartError> {
     let config = document::load_and_check(&text).map_err(|error| wrong(error.to_string()))?;
     let tables = TableStore::new(None);
     let version = Version { epoch: "static".to_owned(), revision: 1 };
-    tables.install(version, config).map_err(|problems| wrong(problems.to_string()))?;
+    tables.install(version, &config).map_err(|problems| wrong(problems.to_string()))?;
     Ok(Arc::new(tables))
 }
 

@@ -12,7 +12,13 @@ use trunkline_proto::{
         VirtualModel,
     },
 };
-use trunkline_routing::table::{Capabilities, RoutingTable, Strategy as Picked, Version};
+use trunkline_routing::{
+    decide::{Route, decide},
+    eligibility::Profile,
+    registry::Registry,
+    table::{Capabilities, RoutingTable, Strategy as Picked, Version},
+    time::Timestamp,
+};
 
 fn deployment(name: &str, capabilities: &[&str]) -> Deployment {
     Deployment {
@@ -130,6 +136,16 @@ fn a_virtual_model_that_loses_every_target_stays_and_has_none() {
     let (table, _) = lenient(&new);
     assert_eq!(targets(&table, "chat"), ["a/plain", "a/tools"]);
     assert_eq!(targets(&table, "solo"), Vec::<String>::new());
+    // A decision finds nothing, and that is all.
+    let mut registry = Registry::new();
+    let binding = registry.bind(&table, Timestamp::ZERO);
+    let mut candidates = |name: &str| {
+        let index = table.virtual_models.iter().position(|model| &*model.name == name);
+        let route = Route { model: &table.virtual_models[index.unwrap()], index };
+        let decision = decide(&mut registry, &table, &binding, route, &Profile::default(), Timestamp::ZERO);
+        decision.candidates.len()
+    };
+    assert_eq!((candidates("solo"), candidates("chat")), (0, 2));
 }
 
 #[test]

@@ -136,20 +136,18 @@ mod tests {
         ActiveFault { fault: Some(fault), remaining: Some(remaining) }
     }
 
-    fn stall() -> Option<Effect> {
-        Some(Effect::Stall(StallFault {}))
-    }
+    const STALL: Option<Effect> = Some(Effect::Stall(StallFault {}));
 
     #[test]
     fn only_known_drills_with_an_end_for_this_agent_are_made() {
-        let endless = ActiveFault { remaining: None, ..active("endless", &[], stall(), 1) };
+        let endless = ActiveFault { remaining: None, ..active("endless", &[], STALL, 1) };
         let publication = Publication {
             faults: vec![
-                active("all", &[], stall(), 5),
-                active("mine", &["x", "me"], stall(), 5),
-                active("other", &["x"], stall(), 5),
+                active("all", &[], STALL, 5),
+                active("mine", &["x", "me"], STALL, 5),
+                active("other", &["x"], STALL, 5),
                 active("newer", &[], None, 5),
-                active("over", &[], stall(), -5),
+                active("over", &[], STALL, -5),
                 endless,
             ],
             out_of_service: Some(OutOfService { reason: "repair".to_owned() }),
@@ -167,7 +165,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drill_ends_without_the_control_plane() {
         let publication = Publication {
-            faults: vec![active("short", &[], stall(), 2), active("long", &[], stall(), 60)],
+            faults: vec![active("short", &[], STALL, 2), active("long", &[], STALL, 60)],
             ..Publication::default()
         };
         let orders = watch::Sender::new(Arc::default());

@@ -319,7 +319,7 @@ fn stay_away(drain: &Drain, chance: f64) -> Duration {
     let bounded = |time: Option<prost_types::Duration>| Some(duration_from_wire(time?)?.min(STAY_AWAY_MAX));
     let min = bounded(drain.reconnect_after_min).unwrap_or_default();
     let max = bounded(drain.reconnect_after_max).unwrap_or(SPREAD).max(min);
-    min + (max - min).mul_f64(chance)
+    min + max.saturating_sub(min).mul_f64(chance)
 }
 
 /// The only writer of the stream.

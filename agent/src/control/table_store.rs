@@ -105,9 +105,9 @@ impl TableStore {
     ///
     /// # Errors
     /// What is wrong with it; then nothing changes.
-    pub fn install(&self, version: Version, config: Config) -> Result<(), Problems> {
-        let table = routing_table(version, &config)?;
-        let state = State::of(&config);
+    pub fn install(&self, version: Version, config: &Config) -> Result<(), Problems> {
+        let table = routing_table(version, config)?;
+        let state = State::of(config);
         let loaded = LoadedTable { state, table, assumed: Problems::default() };
         self.newest.send_replace(Some(Arc::new(loaded)));
         Ok(())
