@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 
+use crate::security::{Security, TlsFiles};
+
 /// The agent: a proxy beside the app that sends each LLM request to the target that
 /// the control plane's routing table and the moment suggest.
 #[derive(Clone, Debug, Parser)]
@@ -30,7 +32,29 @@ pub struct Flags {
     /// Run alone on this configuration document, without a control plane.
     #[arg(long, env = "TRUNKLINE_AGENT_STATIC_CONFIG", value_name = "FILE")]
     pub static_config: Option<PathBuf>,
-    /// Allow a listener beyond loopback without TLS and authentication.
+    /// Certificate of both listeners, PEM, with its chain. A replaced file is picked up.
+    #[arg(long, env = "TRUNKLINE_AGENT_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, PEM, without a passphrase.
+    #[arg(long, env = "TRUNKLINE_AGENT_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificate authorities to trust for the control plane, PEM. Default: the public ones.
+    #[arg(long, env = "TRUNKLINE_AGENT_CONTROL_PLANE_CA", value_name = "FILE", requires = "control_plane")]
+    pub control_plane_ca: Option<PathBuf>,
+    /// This agent's token for the control plane: one line, `TOKEN` or `AGENT_ID TOKEN`. A
+    /// replaced file is picked up.
+    #[arg(
+        long,
+        env = "TRUNKLINE_AGENT_CONTROL_PLANE_TOKEN_FILE",
+        value_name = "FILE",
+        requires = "control_plane"
+    )]
+    pub control_plane_token_file: Option<PathBuf>,
+    /// Tokens for /metrics, one a line. A replaced file is picked up.
+    #[arg(long, env = "TRUNKLINE_AGENT_OPS_TOKEN_FILE", value_name = "FILE")]
+    pub ops_token_file: Option<PathBuf>,
+    /// Allow listeners beyond loopback without TLS and authentication, and the token in
+    /// the clear to a control plane there.
     #[arg(long, env = "TRUNKLINE_AGENT_INSECURE")]
     pub insecure: bool,
     /// Worker threads. Default: one per core.
@@ -70,8 +94,8 @@ pub struct Options {
     pub advertise: Option<String>,
     /// Configuration document to run on alone.
     pub static_config: Option<PathBuf>,
-    /// Allows a listener beyond loopback.
-    pub insecure: bool,
+    /// Who may reach it, and whom it trusts.
+    pub security: Security,
     /// Worker threads, at least 1.
     pub workers: usize,
 }
@@ -86,7 +110,17 @@ impl From<Flags> for Options {
             agent_id: flags.agent_id,
             advertise: flags.advertise,
             static_config: flags.static_config,
-            insecure: flags.insecure,
+            security: Security {
+                // Each needs the other, says the command line.
+                tls: flags
+                    .tls_cert
+                    .zip(flags.tls_key)
+                    .map(|(certificate, key)| TlsFiles { certificate, key }),
+                control_plane_ca: flags.control_plane_ca,
+                control_plane_token: flags.control_plane_token_file,
+                ops_tokens: flags.ops_token_file,
+                insecure: flags.insecure,
+            },
             workers: flags.workers.map_or_else(default_workers, usize::from),
         }
     }

@@ -16,6 +16,7 @@ mod metrics;
 pub mod openai;
 mod ops;
 mod protections;
+pub mod security;
 mod shared;
 mod snapshot;
 mod start;

@@ -62,8 +62,8 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
             return Ok(if error.is_input() { ExitCode::from(2) } else { ExitCode::FAILURE });
         }
     };
-    announce("agent", running.listen)?;
-    announce("agent-ops", running.ops_listen)?;
+    announce("agent", running.scheme, running.listen)?;
+    announce("agent-ops", running.scheme, running.ops_listen)?;
     tokio::select! {
         biased;
         // Either asks for the same.
@@ -76,9 +76,9 @@ async fn serve(options: Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Programs that start this one read these lines.
-fn announce(role: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
+fn announce(role: &str, scheme: &str, address: std::net::SocketAddr) -> anyhow::Result<()> {
     tracing::info!(role, %address, "listening");
     let mut out = std::io::stdout().lock();
-    writeln!(out, "listening {role} http://{address}").context("announce a listener")?;
+    writeln!(out, "listening {role} {scheme}://{address}").context("announce a listener")?;
     out.flush().context("announce a listener")
 }

@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) protections_changed: Notify,
     /// Woken when another table is in use.
     pub(crate) snapshot_changed: Notify,
+    /// Whether callers are turned away while no keys are configured.
+    pub(crate) apps_need_keys: bool,
     /// Set when the agent drains.
     pub(crate) draining: CancellationToken,
     in_flight: Arc<AtomicU32>,
@@ -83,6 +85,7 @@ impl Shared {
             metrics: Metrics::new(),
             protections_changed: Notify::new(),
             snapshot_changed: Notify::new(),
+            apps_need_keys: false,
             draining,
             in_flight: Arc::new(AtomicU32::new(0)),
             next_id: AtomicU64::new(1),

@@ -14,17 +14,23 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinError, JoinHandle},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::{HealthReporter, HealthService};
 use trunkline_proto::document;
 use trunkline_routing::table::Version;
+use trunkline_transport::{
+    bearer::TokenFileError,
+    client::{AddressError, TrustError},
+    exposure::Exposed,
+    tls::{Acceptor, Protocols, TlsError},
+};
 
 use crate::{
     config::Options,
     control::{
-        self, Cache, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts,
+        Cache, ControlPlane, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts,
         run_sync, run_telemetry,
     },
     drills,
@@ -46,11 +52,23 @@ const EVICT_EVERY: Duration = Duration::from_secs(10);
 /// Why an agent did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Apps beyond this machine could use every key.
+    /// Anybody could use it.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// The certificate or its key can't be used.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
+    /// A token file can't be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The authorities for the control plane can't be used.
+    #[error("--control-plane-ca: {0}")]
+    Trust(#[from] TrustError),
+    /// Everybody on the way could read the token.
     #[error(
-        "--listen {0} is beyond loopback, and this version has no TLS; listen on 127.0.0.1, or say --insecure where the network is trusted"
+        "--control-plane {0}: the token of --control-plane-token-file would be sent in the clear; write https://, or say --insecure where the network is trusted"
     )]
-    Exposed(SocketAddr),
+    TokenInTheClear(String),
     /// The address can't be used.
     #[error("listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
@@ -64,8 +82,8 @@ pub enum StartError {
     #[error("{path}:\n{problems}", path = .0.display(), problems = .1)]
     Static(PathBuf, String),
     /// The control plane's URL is none.
-    #[error("--control-plane {0}: {1}")]
-    ControlPlane(String, #[source] tonic::transport::Error),
+    #[error("--control-plane: {0}")]
+    ControlPlane(#[source] AddressError),
     /// TLS can't be set up.
     #[error("set up TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -75,6 +93,9 @@ pub enum StartError {
     /// A worker thread can't be started.
     #[error("start a worker: {0}")]
     Worker(#[source] io::Error),
+    /// A thread ended in a way that it should not.
+    #[error("start: {0}")]
+    Join(#[from] JoinError),
 }
 
 impl StartError {
@@ -82,11 +103,15 @@ impl StartError {
     pub const fn is_input(&self) -> bool {
         match self {
             Self::Exposed(_)
+            | Self::Certificate(_)
+            | Self::Tokens(_)
+            | Self::Trust(_)
+            | Self::TokenInTheClear(_)
             | Self::Static(..)
             | Self::ReadStatic(..)
             | Self::DataDirectory(..)
-            | Self::ControlPlane(..) => true,
-            Self::Listen(..) | Self::Tls(_) | Self::Reflection(_) | Self::Worker(_) => false,
+            | Self::ControlPlane(_) => true,
+            Self::Listen(..) | Self::Tls(_) | Self::Reflection(_) | Self::Worker(_) | Self::Join(_) => false,
         }
     }
 }
@@ -94,6 +119,8 @@ impl StartError {
 /// An agent that serves. Stop it by the token it was started with.
 #[derive(Debug)]
 pub struct Running {
+    /// What both listeners speak: `https`, or `http` without TLS.
+    pub scheme: &'static str,
     /// Where apps reach it.
     pub listen: SocketAddr,
     /// Where operators reach it.
@@ -127,17 +154,12 @@ pub(crate) async fn start_limited(
     limits: Limits,
     shutdown: CancellationToken,
 ) -> Result<Running, StartError> {
-    for address in [options.listen, options.ops_listen] {
-        if !address.ip().is_loopback() && !options.insecure {
-            return Err(StartError::Exposed(address));
-        }
-    }
-    let channel = match &options.control_plane {
-        Some(url) => {
-            Some(control::channel(url).map_err(|error| StartError::ControlPlane(url.clone(), error))?)
-        }
-        None => None,
-    };
+    let security = options.security.clone();
+    let security = tokio::task::spawn_blocking(move || security.load()).await??;
+    security.check_apps(options.listen)?;
+    security.check_ops(options.ops_listen)?;
+    let (tls, ops_tls) = (security.acceptor(Protocols::H2AndHttp1)?, security.acceptor(Protocols::Http1)?);
+    let channel = options.control_plane.as_deref().map(|url| security.channel(url)).transpose()?;
     let listeners = ingress::Listeners::bind(options.listen, options.workers.max(1))
         .map_err(|error| StartError::Listen(options.listen, error))?;
     let ops = TcpListener::bind(options.ops_listen)
@@ -145,18 +167,22 @@ pub(crate) async fn start_limited(
         .map_err(|error| StartError::Listen(options.ops_listen, error))?;
     let ops_listen = ops.local_addr().map_err(|error| StartError::Listen(options.ops_listen, error))?;
     let listen = listeners.address;
-    let identity = identity(&options, listen)?;
+    let scheme = security.scheme();
+    let identity = identity(&options, format!("{scheme}://{listen}"))?;
     let tables = tables(&options)?;
     let draining = CancellationToken::new();
     let recorder = Arc::new(Recorder::new());
-    let shared = Arc::new(Shared::new(Arc::clone(&recorder), draining.clone()));
+    let mut shared = Shared::new(Arc::clone(&recorder), draining.clone());
+    shared.apps_need_keys = security.apps_need_keys(listen);
+    let shared = Arc::new(shared);
     if let Some(loaded) = tables.newest() {
         shared.load(loaded);
     }
     let reporter = HealthReporter::new();
     grpc::health::tell(&reporter, tables.newest().is_some()).await;
     // Threads that were started before another could not be end at once.
-    let workers = workers(&shared, listeners, limits, &reporter).inspect_err(|_| draining.cancel())?;
+    let workers =
+        workers(&shared, listeners, tls.as_ref(), limits, &reporter).inspect_err(|_| draining.cancel())?;
 
     let agent = Agent {
         background: TaskTracker::new(),
@@ -167,7 +193,11 @@ pub(crate) async fn start_limited(
     };
     let health = grpc::health::follow(Arc::clone(&agent.shared), reporter, shutdown.clone());
     let health = agent.background.spawn(health);
-    agent.background.spawn(ops::serve(Arc::clone(&agent.shared), ops, agent.stop.clone()));
+    // Whoever can reach loopback can read what the process writes there.
+    let tokens = security.ops_tokens.clone().filter(|_| !ops_listen.ip().is_loopback());
+    let pages = ops::Pages { shared: Arc::clone(&agent.shared), tokens };
+    agent.background.spawn(ops::serve(pages, ops, ops_tls, agent.stop.clone()));
+    agent.background.spawn(security.follow(agent.stop.clone()));
     agent.follow_tables(&tables);
     agent.background.spawn(watch_credentials(Arc::clone(&agent.shared), agent.stop.clone()));
     let (orders, obeyed) = watch::channel(Arc::new(Orders::default()));
@@ -178,6 +208,7 @@ pub(crate) async fn start_limited(
     let (done, stopped) = oneshot::channel();
     tokio::spawn(agent.run(health, done));
     Ok(Running {
+        scheme,
         listen,
         ops_listen,
         agent_id: identity.agent_id.clone(),
@@ -187,8 +218,8 @@ pub(crate) async fn start_limited(
     })
 }
 
-fn identity(options: &Options, listen: SocketAddr) -> Result<Arc<Identity>, StartError> {
-    let advertise = options.advertise.clone().unwrap_or_else(|| format!("http://{listen}"));
+fn identity(options: &Options, bound: String) -> Result<Arc<Identity>, StartError> {
+    let advertise = options.advertise.clone().unwrap_or(bound);
     let mut identity = Identity::load(&options.data_dir, advertise)
         .map_err(|error| StartError::DataDirectory(options.data_dir.clone(), error))?;
     if let Some(agent_id) = &options.agent_id {
@@ -218,6 +249,7 @@ fn tables(options: &Options) -> Result<Arc<TableStore>, StartError> {
 fn workers(
     shared: &Arc<Shared>,
     listeners: ingress::Listeners,
+    acceptor: Option<&Acceptor>,
     limits: Limits,
     reporter: &HealthReporter,
 ) -> Result<Workers, StartError> {
@@ -231,7 +263,7 @@ fn workers(
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Worker)?;
         let draining = shared.draining.clone();
-        let site = Arc::new(ingress::Site { worker, grpc, limits, draining });
+        let site = Arc::new(ingress::Site { worker, grpc, tls: acceptor.cloned(), limits, draining });
         let alive = alive.clone();
         let serve = async move {
             let _alive = alive;
@@ -291,7 +323,7 @@ impl Agent {
     /// Streams to and from the control plane.
     fn connect(
         &self,
-        channel: tonic::transport::Channel,
+        channel: ControlPlane,
         identity: &Arc<Identity>,
         tables: Arc<TableStore>,
         recorder: Arc<Recorder>,

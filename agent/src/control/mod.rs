@@ -18,9 +18,13 @@ mod verdicts;
 
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint},
+};
 use trunkline_proto::types::v1;
 use trunkline_routing::table::Version;
+use trunkline_transport::bearer::Bearer;
 
 pub use self::{
     cache::{BadCache, Cache, Loaded},
@@ -43,18 +47,18 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The telemetry spool inside the data directory.
 pub const SPOOL_FILE: &str = "telemetry.spool";
 
+/// The control plane, with the agent's token on each call.
+pub type ControlPlane = InterceptedService<Channel, Bearer>;
+
 /// A channel to the control plane, for sync and telemetry together. It connects when it
 /// is used and again when it is lost.
-///
-/// # Errors
-/// If `address` is not a URL such as `http://127.0.0.1:7600`.
-pub fn channel(address: &str) -> Result<Channel, Error> {
-    let endpoint = Endpoint::from_shared(address.to_owned())?
+pub fn channel(endpoint: Endpoint, bearer: Bearer) -> ControlPlane {
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
-    Ok(endpoint.connect_lazy())
+    InterceptedService::new(endpoint.connect_lazy(), bearer)
 }
 
 fn wire_version(version: &Version) -> v1::Version {

@@ -7,11 +7,11 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 use trunkline_proto::types::v1::Protection;
 
 use super::{
-    Identity, Orders, Recorder, TableStore, Verdicts,
+    ControlPlane, Identity, Orders, Recorder, TableStore, Verdicts,
     backoff::{Backoff, SPREAD},
     orders,
     stream::{SeenSequence, Stream},
@@ -22,7 +22,7 @@ use crate::credentials::Credentials;
 #[derive(Clone, Debug)]
 pub struct SyncContext {
     /// To the control plane; may be shared.
-    pub channel: Channel,
+    pub channel: ControlPlane,
     /// Who this agent is.
     pub identity: Arc<Identity>,
     /// Gets updates.

@@ -15,13 +15,13 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 use trunkline_proto::telemetry::v1::{
     StreamReportsRequest, StreamReportsResponse, telemetry_service_client::TelemetryServiceClient,
 };
 
 use super::{
-    Identity, Orders, TableStore,
+    ControlPlane, Identity, Orders, TableStore,
     backlog::{Backlog, Stamp, Window},
     backoff::{Backoff, Ended},
     duration_from_wire, orders,
@@ -45,7 +45,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct TelemetryContext {
     /// To the control plane; may be shared.
-    pub channel: Channel,
+    pub channel: ControlPlane,
     /// Who reports.
     pub identity: Arc<Identity>,
     /// What is reported.

@@ -28,6 +28,9 @@ impl Caller {
     /// Checks the key, where keys are configured.
     pub(crate) fn authenticate(shared: &Shared, presented: Option<&[u8]>) -> Result<Self, LocalError> {
         let snapshot = shared.snapshot().ok_or_else(LocalError::not_ready)?;
+        if !snapshot.needs_key() && shared.apps_need_keys {
+            return Err(LocalError::no_keys());
+        }
         if !snapshot.needs_key() {
             return Ok(Self { snapshot, key: None, tenant: None });
         }

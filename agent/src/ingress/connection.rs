@@ -23,9 +23,13 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
+use trunkline_transport::tls::{self, Acceptor};
 
 use super::{
     answer::AgentBody,
@@ -50,15 +54,24 @@ static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) struct Site {
     pub(crate) worker: Arc<Worker>,
     pub(crate) grpc: Routes,
+    /// None: plain TCP.
+    pub(crate) tls: Option<Acceptor>,
     pub(crate) limits: Limits,
     pub(crate) draining: CancellationToken,
 }
+
+/// What a connection runs on: TCP, with or without TLS.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for S {}
 
 /// Serves it to its end.
 pub(super) async fn serve(site: Arc<Site>, stream: TcpStream) {
     // Without it each chunk of a stream could wait for an acknowledgement.
     if stream.set_nodelay(true).is_err() {
         return;
+    }
+    if let Some(tls) = &site.tls {
+        return encrypted(&site, tls, stream).await;
     }
     let is_http2 = tokio::select! {
         biased;
@@ -68,11 +81,30 @@ pub(super) async fn serve(site: Arc<Site>, stream: TcpStream) {
         // A silent connection does not hold up the drain.
         () = silent_while_draining(&site) => return,
     };
-    let result = match is_http2 {
-        Ok(true) => http2(&site, stream).await,
-        Ok(false) => http1(&site, stream).await,
-        Err(_) => return,
+    if let Ok(is_http2) = is_http2 {
+        speak(&site, stream, is_http2).await;
+    }
+}
+
+/// As before, in TLS. The protocol was agreed on in the handshake.
+async fn encrypted(site: &Arc<Site>, tls: &Acceptor, stream: TcpStream) {
+    let shaken = tokio::select! {
+        biased;
+        // It has its own limit.
+        shaken = tls.accept(stream) => shaken,
+        () = silent_while_draining(site) => return,
     };
+    match shaken {
+        Ok(stream) => {
+            let is_http2 = tls::is_h2(&stream);
+            speak(site, stream, is_http2).await;
+        }
+        Err(error) => tracing::debug!(%error, "TLS handshake failed"),
+    }
+}
+
+async fn speak(site: &Arc<Site>, stream: impl Stream, is_http2: bool) {
+    let result = if is_http2 { http2(site, stream).await } else { http1(site, stream).await };
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
     }
@@ -83,7 +115,7 @@ async fn silent_while_draining(site: &Site) {
     tokio::time::sleep(site.limits.first_bytes_draining).await;
 }
 
-async fn http1(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
+async fn http1(site: &Arc<Site>, stream: impl Stream) -> hyper::Result<()> {
     let turns = Arc::new(Turns::new());
     let io = TokioIo::new(Socket::http1(stream, site.limits, Arc::clone(&turns)));
     let service = service_fn(move |request| {
@@ -103,7 +135,7 @@ async fn http1(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
     until_told(site.draining.cancelled(), serving, http1::Connection::graceful_shutdown).await
 }
 
-async fn http2(site: &Arc<Site>, stream: TcpStream) -> hyper::Result<()> {
+async fn http2(site: &Arc<Site>, stream: impl Stream) -> hyper::Result<()> {
     let io = TokioIo::new(Socket::http2(stream, site.limits));
     let site_of_request = Arc::clone(site);
     let leave = site.draining.child_token();

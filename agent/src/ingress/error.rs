@@ -61,6 +61,15 @@ impl LocalError {
         Self::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key", message)
     }
 
+    pub(crate) fn no_keys() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "authentication_error",
+            "no_api_keys",
+            "this agent listens beyond loopback, where callers need an API key, and none is configured: add api_keys to the configuration",
+        )
+    }
+
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("the request body is larger than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "request_too_large", message)

@@ -72,13 +72,25 @@ struct HeadClock {
     timer: Pin<Box<Sleep>>,
 }
 
+/// Bytes with which an HTTP/2 client begins.
+const PREFACE_BYTES: usize = 24;
+
+/// What is still to come before HTTP/2 takes care of silent clients itself.
+#[derive(Debug)]
+struct Preface {
+    missing: usize,
+    timer: Pin<Box<Sleep>>,
+}
+
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     inner: S,
     limits: Limits,
-    /// None: HTTP/2, whose pings find dead clients.
+    /// None: HTTP/2, whose pings find dead clients once it has begun.
     head: Option<HeadClock>,
+    /// None: HTTP/1.1, or HTTP/2 that has begun.
+    preface: Option<Preface>,
     /// Runs while nothing can be written.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -87,12 +99,13 @@ impl<S> Socket<S> {
     /// An HTTP/1.1 connection whose first byte is there.
     pub(super) fn http1(inner: S, limits: Limits, turns: Arc<Turns>) -> Self {
         let head = Some(HeadClock::new(turns, &limits));
-        Self { inner, limits, head, stalled: None }
+        Self { inner, limits, head, preface: None, stalled: None }
     }
 
     /// An HTTP/2 connection.
-    pub(super) const fn http2(inner: S, limits: Limits) -> Self {
-        Self { inner, limits, head: None, stalled: None }
+    pub(super) fn http2(inner: S, limits: Limits) -> Self {
+        let preface = Preface { missing: PREFACE_BYTES, timer: Box::pin(sleep(limits.head)) };
+        Self { inner, limits, head: None, preface: Some(preface), stalled: None }
     }
 
     fn poll_stall<T>(
@@ -160,6 +173,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(context, buffer);
         let got = buffer.filled().len() > before;
+        if let Some(preface) = &mut this.preface {
+            preface.missing = preface.missing.saturating_sub(buffer.filled().len() - before);
+            if preface.missing == 0 {
+                this.preface = None;
+            } else if read.is_pending() && preface.timer.as_mut().poll(context).is_ready() {
+                let late = io::Error::new(io::ErrorKind::TimedOut, "HTTP/2 did not begin in time");
+                return Poll::Ready(Err(late));
+            }
+        }
         let Some(head) = this.head.as_mut().filter(|_| got || read.is_pending()) else { return read };
         let until = head.until(&this.limits, got);
         if !got && head.poll(context, until, &this.limits).is_ready() {
@@ -228,6 +250,22 @@ mod tests {
         client.write_all(b"G").await.unwrap();
         socket.read_u8().await.unwrap();
         times_out_after(&mut socket, Limits::default().head).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_that_does_not_begin_is_given_up_and_then_its_pings_rule() {
+        let (mut client, server) = duplex(64);
+        let mut socket = Socket::http2(server, Limits::default());
+        client.write_all(b"PRI * HTTP/2").await.unwrap();
+        socket.read_exact(&mut [0; 12]).await.unwrap();
+        times_out_after(&mut socket, Limits::default().head).await;
+
+        let (mut client, server) = duplex(64);
+        let mut socket = Socket::http2(server, Limits::default());
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        socket.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        let quiet = tokio::time::timeout(Duration::from_secs(3600), socket.read_u8()).await;
+        assert!(quiet.is_err(), "it waits on");
     }
 
     #[tokio::test(start_paused = true)]

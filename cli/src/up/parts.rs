@@ -74,7 +74,7 @@ impl Parts {
             agent_id: None,
             advertise: None,
             static_config: None,
-            insecure: args.insecure,
+            security: trunkline_agent::security::Security { insecure: args.insecure, ..Default::default() },
             workers: trunkline_agent::default_workers(),
         };
         let stop = self.agent.stop.clone();

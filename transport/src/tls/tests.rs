@@ -83,8 +83,8 @@ impl Files {
             assert_eq!(stream.read_u8().await?, 7);
             Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
         };
-        let (served, asked) = tokio::join!(serve, ask);
-        served?;
+        let (answered, asked) = tokio::join!(serve, ask);
+        answered?;
         asked
     }
 }

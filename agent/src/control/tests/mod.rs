@@ -107,7 +107,7 @@ impl TelemetryService for Doors {
 struct World {
     syncs: mpsc::Receiver<Sync>,
     reports: mpsc::Receiver<Reports>,
-    channel: Channel,
+    channel: ControlPlane,
     identity: Arc<Identity>,
     tables: Arc<TableStore>,
     recorder: Arc<Recorder>,
@@ -123,7 +123,8 @@ struct World {
 impl World {
     async fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let channel = channel(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let channel = Endpoint::from_shared(address).unwrap().connect_lazy();
         Self::over(TcpListenerStream::new(listener), channel)
     }
 
@@ -145,7 +146,7 @@ impl World {
         Self {
             syncs,
             reports,
-            channel,
+            channel: InterceptedService::new(channel, Bearer::none()),
             identity: Arc::new(identity),
             tables: Arc::new(TableStore::new(Some(Cache::new(directory.path().join("cache"))))),
             recorder: Arc::default(),

@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::Limits;
 use crate::{
     Options, Running,
+    security::Security,
     start::{StartError, start_limited},
 };
 
@@ -30,6 +31,7 @@ mod http;
 mod ordered;
 mod start;
 mod stream;
+mod tls;
 
 /// No test waits longer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -188,7 +190,7 @@ fn options(directory: &std::path::Path) -> Options {
         agent_id: None,
         advertise: None,
         static_config: None,
-        insecure: false,
+        security: Security::default(),
         workers: 1,
     }
 }
