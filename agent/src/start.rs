@@ -30,8 +30,8 @@ use trunkline_transport::{
 use crate::{
     config::Options,
     control::{
-        Cache, ControlPlane, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext, Verdicts,
-        run_sync, run_telemetry,
+        self, Cache, ControlPlane, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext,
+        Verdicts, run_sync, run_telemetry,
     },
     drills,
     engine::Worker,
