@@ -39,6 +39,8 @@ pub(crate) struct Metrics {
     pub(crate) snapshots_under_way: Gauge,
     /// Agents that wait for their turn to get one.
     pub(crate) snapshots_waiting: Gauge,
+    /// Agents that came back without all they had counted.
+    pub(crate) telemetry_gaps: Counter,
     /// WatchResources streams that are open.
     pub(crate) watchers: Gauge,
 }
@@ -65,6 +67,7 @@ pub(crate) struct ReportLabels {
 pub(crate) enum ReportResult {
     taken,
     gap,
+    paused,
     invalid,
     failed,
 }
@@ -95,6 +98,12 @@ impl Metrics {
         metered.register("sync_snapshots_waiting", help, snapshots_waiting.clone());
         let watchers = Gauge::default();
         metered.register("watchers_connected", "Open WatchResources streams", watchers.clone());
+        let telemetry_gaps = Counter::default();
+        metered.register(
+            "telemetry_gaps",
+            "Times an agent came back without having reported all it had counted",
+            telemetry_gaps.clone(),
+        );
         metered.register_collector(Box::new(Now { repository, agents, stats }));
         Self {
             metered,
@@ -105,6 +114,7 @@ impl Metrics {
             targets_refused,
             snapshots_under_way,
             snapshots_waiting,
+            telemetry_gaps,
             watchers,
         }
     }
@@ -162,6 +172,7 @@ impl Collector for Now {
         let forced = self.repository.verdicts().iter().count() as i64;
         let drills = self.repository.faults().iter().count() as i64;
         let drains = self.repository.drains().iter().count() as i64;
+        let history = self.stats.occupied();
         let writable = i64::from(!matches!(self.repository.health(), StoreHealth::ReadOnly { .. }));
         for (name, help, value) in [
             (
@@ -174,10 +185,16 @@ impl Collector for Now {
             ("faults_active", "Drills that agents are told to make", drills),
             ("drains_requested", "Agents that an operator takes out of service", drains),
             ("store_writable", "1 while the store takes writes", writable),
+            ("history_rows", "Rows of counts by time", history.rows as i64),
+            ("history_bytes", "Bytes of counts by time", history.bytes as i64),
         ] {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        let dropped = ConstCounter::new(history.dropped);
+        let help = "Rows of counts by time that were dropped before their time, for want of room";
+        let kind = dropped.metric_type();
+        dropped.encode(encoder.encode_descriptor("history_rows_dropped", help, None, kind)?)?;
         self.fleet(&mut encoder)
     }
 }
@@ -185,7 +202,7 @@ impl Collector for Now {
 impl Now {
     /// What all agents reported since the store was made.
     fn fleet(&self, encoder: &mut DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let mut rows = self.stats.select(None, |_| true);
+        let mut rows = self.stats.totals(|_| true);
         rows.sort_by(|one, other| one.0.cmp(&other.0));
         let attempts = Counted::new("fleet_attempts", "Attempts that ended, by outcome");
         let attempts = attempts.rows(rows.iter().flat_map(|(key, totals)| {

@@ -28,7 +28,7 @@ use crate::{
     registry::Registry,
     repository::{CommitError, OpenError, Repository, RepositoryOptions},
     security::Security,
-    stats::merger::{LoadError, Merger},
+    stats::{LoadError, merger::Merger, pace::Pace},
 };
 
 /// What streams of clients that do not let go get at the end.
@@ -168,6 +168,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         registry,
         stats,
         reports,
+        pace: Pace::default(),
         metrics: Arc::new(metrics),
         instance: uuid::Uuid::new_v4().to_string(),
         shutdown: shutdown.clone(),

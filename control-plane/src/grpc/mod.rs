@@ -24,11 +24,8 @@ use crate::{
     metrics::Metrics,
     registry::Registry,
     repository::{Repository, StoreHealth},
-    stats::{Stats, merger::Reports},
+    stats::{Stats, merger::Reports, pace::Pace},
 };
-
-/// How often agents report: what an agent that is killed can lose.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest configuration document, and room for the message around it.
 const ADMIN_BYTES_MAX: usize = 10 * 1024 * 1024 + 64 * 1024;
@@ -51,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reports: Reports,
+    /// How often agents report.
+    pub(crate) pace: Pace,
     pub(crate) metrics: Arc<Metrics>,
     /// Another one at each start.
     pub(crate) instance: String,

@@ -1,6 +1,6 @@
 //! `TelemetryService`: takes numbered reports, acknowledges what is durable.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
@@ -11,13 +11,26 @@ use trunkline_proto::{
     },
 };
 
-use super::{Context, REPORT_INTERVAL, wire_duration};
+use super::{Context, wire_duration};
 use crate::{
     access::Principal,
     grpc::refuse,
     metrics::{ReportLabels, ReportResult},
-    stats::{merger::Merged, report::Report, totals::Invalid},
+    repository::CommitError,
+    stats::{
+        merger::{Merged, Refused},
+        pace::Reporting,
+        report::Report,
+        stream::ReportStream,
+        totals::Invalid,
+    },
 };
+
+/// For a store that takes no writes: it looks as often whether it can again.
+const PAUSE_STORE: Duration = Duration::from_secs(5);
+
+/// For a full queue: it is merged within a second.
+const PAUSE_BUSY: Duration = Duration::from_secs(1);
 
 /// Serves agents.
 #[derive(Debug)]
@@ -30,8 +43,10 @@ struct Reports {
     context: Arc<Context>,
     principal: Principal,
     inbound: Streaming<StreamReportsRequest>,
-    /// Whether the interval was told.
-    told: bool,
+    stream: ReportStream,
+    /// Counts this one as long as it is open.
+    #[expect(dead_code, reason = "held until dropped")]
+    reporting: Reporting,
     /// Whether refused parts were logged; they may come with every report.
     warned: bool,
     ended: bool,
@@ -53,12 +68,13 @@ impl TelemetryService for Telemetry {
     ) -> Result<Response<Self::StreamReportsStream>, Status> {
         let (context, principal) = (Arc::clone(&self.context), Principal::of(&request));
         let reports = Reports {
-            context,
             principal,
             inbound: request.into_inner(),
-            told: false,
+            stream: ReportStream::default(),
+            reporting: context.pace.enter(),
             warned: false,
             ended: false,
+            context,
         };
         // The next report is read when the answer to the one before is taken.
         let answers = stream::unfold(reports, |mut reports| async move {
@@ -93,22 +109,56 @@ impl Reports {
             self.count(ReportResult::invalid);
             status::invalid_field(&error.field, &error.why)
         })?;
+        let (incarnation, seq) = (report.incarnation.clone(), report.seq);
+        if !self.stream.admits(&incarnation, seq) {
+            self.count(ReportResult::paused);
+            return Ok(self.answer(&incarnation));
+        }
         let (agent_id, impossible) = (report.agent_id.clone(), std::mem::take(&mut report.refused));
-        let merged = self.context.reports.merge(report).await;
-        let Merged { acked, resend, left_out } = merged.map_err(|error| {
-            self.count(ReportResult::failed);
-            refuse::commit(&error)
-        })?;
-        self.refuse(&agent_id, &impossible, left_out);
-        self.count(if resend { ReportResult::gap } else { ReportResult::taken });
-        let report_interval = (!self.told).then(|| wire_duration(REPORT_INTERVAL));
-        self.told = true;
-        let answer = StreamReportsResponse {
-            acked_seq: acked,
-            report_interval,
-            resend_from_first_unacked: resend,
-            pause_for: None,
+        let merged = match self.context.reports.merge(report).await {
+            Ok(merged) => merged,
+            Err(refused) => return self.pause(&incarnation, seq, &refused),
         };
+        let Merged { acked, resend, lost_before, left_out } = merged;
+        self.stream.acknowledge(&incarnation, acked);
+        self.refuse(&agent_id, &impossible, left_out);
+        if lost_before {
+            self.context.metrics.telemetry_gaps.inc();
+            self.context.registry.note_telemetry_gap(&agent_id);
+        }
+        self.count(if resend { ReportResult::gap } else { ReportResult::taken });
+        let mut answer = self.answer(&incarnation);
+        answer.resend_from_first_unacked = resend;
+        let interval = self.context.pace.interval(self.context.reports.backlog());
+        answer.report_interval = self.stream.tell(interval).map(wire_duration);
+        Ok(answer)
+    }
+
+    /// What is durable, and nothing else.
+    fn answer(&self, incarnation: &str) -> StreamReportsResponse {
+        StreamReportsResponse { acked_seq: self.stream.acked(incarnation), ..Default::default() }
+    }
+
+    /// Asks for a report that was not merged to come again later. The agent keeps it.
+    fn pause(
+        &mut self,
+        incarnation: &str,
+        seq: u64,
+        refused: &Refused,
+    ) -> Result<StreamReportsResponse, Status> {
+        let pause = match refused {
+            Refused::Store(error @ CommitError::Unavailable) => {
+                self.count(ReportResult::failed);
+                return Err(refuse::commit(error));
+            }
+            Refused::Store(_) => PAUSE_STORE,
+            Refused::Busy => PAUSE_BUSY,
+        };
+        self.count(ReportResult::paused);
+        self.stream.refuse(incarnation, seq);
+        let mut answer = self.answer(incarnation);
+        answer.resend_from_first_unacked = true;
+        answer.pause_for = Some(wire_duration(pause));
         Ok(answer)
     }
 

@@ -1,21 +1,22 @@
 //! The one task that merges telemetry: many reports, one durable write, then publish,
 //! then acknowledge.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::sync::Arc;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Key, Stats,
-    report::Report,
-    sequence::{Action, Sequences},
-    stored::{self, Unreadable},
-    totals::Totals,
-};
-use crate::repository::{CommitError, Repository};
+use super::agents::{Agents, Known};
+use super::level::Level;
+use super::load::{self, LoadError};
+use super::plan::{self, Plan, Read};
+use super::report::Report;
+use super::sequence::Action;
+use super::totals::Totals;
+use super::undo::Undo;
+use super::{Key, Stats, stored};
+use crate::repository::{Blob, CommitError, Repository};
 
 /// Reports that wait. Each stream has at most one under way, so this is never the
 /// limit before the number of agents is.
@@ -24,8 +25,9 @@ const QUEUE_MAX: usize = 1_024;
 /// Reports in one durable write: about what arrives while the write before is synced.
 const BATCH_MAX: usize = 256;
 
-/// Agents whose sequences are remembered; the longest silent one makes room.
-const AGENTS_MAX: usize = 10_000;
+/// A report whose window ended longer ago is placed by that; else it counts as of its
+/// arrival, whatever the clocks say.
+const LATE_SECS: u64 = 60;
 
 /// Where to send reports. The task ends when the last of these is dropped.
 #[derive(Clone, Debug)]
@@ -38,24 +40,26 @@ pub(crate) struct Merged {
     pub(crate) acked: u64,
     /// Reports before this one are missing.
     pub(crate) resend: bool,
+    /// Counts before this one are lost: its agent was killed, or has them no more.
+    pub(crate) lost_before: bool,
     /// Pairs of deployment and virtual model for which there was no place. They are not
     /// counted; sending them again would not help.
     pub(crate) left_out: u64,
 }
 
-/// Why the totals cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LoadError {
-    /// The store did not give them.
-    #[error("read telemetry totals: {0}")]
-    Store(#[from] CommitError),
-    /// They are damaged.
+/// Why a report was not merged. It has to come again.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// Too many wait already.
+    #[error("{QUEUE_MAX} reports wait to be merged already")]
+    Busy,
+    /// The store did not take it.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Store(#[from] CommitError),
 }
 
 #[derive(Debug)]
-struct Job {
+pub(super) struct Job {
     source: Option<Source>,
     counts: HashMap<Key, Totals>,
     reply: oneshot::Sender<Result<Merged, CommitError>>,
@@ -67,6 +71,8 @@ struct Source {
     agent_id: String,
     incarnation: String,
     seq: u64,
+    end_secs: Option<u64>,
+    lost_before: bool,
 }
 
 /// Owns the sequences; runs until all [`Reports`] are gone.
@@ -74,84 +80,92 @@ struct Source {
 pub(crate) struct Merger {
     repository: Arc<Repository>,
     stats: Arc<Stats>,
-    agents: HashMap<String, Known>,
+    agents: Agents,
     queue: mpsc::Receiver<Job>,
     /// Counts batches, to tell who was silent longest.
     batches: u64,
-    /// The first slot that was never used.
-    next_slot: u32,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Known {
-    /// Where it is stored. None: not yet.
-    slot: Option<u32>,
-    sequences: Sequences,
-    heard: u64,
+    undo: Undo,
+    /// What becomes of the next write, in tests.
+    #[cfg(test)]
+    pub(super) fate: Option<super::simulation::Fate>,
 }
 
 /// What a batch changes, before it is durable.
 #[derive(Default)]
 struct Batch {
-    changes: HashMap<Key, Change>,
+    totals: HashMap<Key, Totals>,
     agents: HashMap<String, Known>,
     new_keys: usize,
     merged: bool,
-}
-
-struct Change {
-    /// Since the beginning.
-    total: Totals,
-    added: Totals,
+    now: u64,
+    /// Counts of now.
+    added: HashMap<Key, Totals>,
+    /// Counts of an earlier time, by the second in which their 10 s step begins.
+    late: BTreeMap<u64, HashMap<Key, Totals>>,
 }
 
 impl Reports {
     /// Merges a report; durable when this returns.
     ///
     /// # Errors
-    /// If the store did not take it. It may be sent again.
-    pub(crate) async fn merge(&self, report: Report) -> Result<Merged, CommitError> {
-        let Report { agent_id, incarnation, seq, counts, .. } = report;
-        self.send(Some(Source { agent_id, incarnation, seq }), counts).await
+    /// If it was not merged. It may be sent again.
+    pub(crate) async fn merge(&self, report: Report) -> Result<Merged, Refused> {
+        let (job, answer) = of_report(report);
+        self.0.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Refused::Busy,
+            TrySendError::Closed(_) => CommitError::Unavailable.into(),
+        })?;
+        Ok(answer.await.map_err(|_| CommitError::Unavailable)??)
     }
 
-    /// Adds what the control plane itself was told.
+    /// Adds what the control plane itself was told; waits for a place.
     ///
     /// # Errors
     /// If the store did not take it.
     pub(crate) async fn add(&self, counts: HashMap<Key, Totals>) -> Result<Merged, CommitError> {
-        self.send(None, counts).await
-    }
-
-    async fn send(
-        &self,
-        source: Option<Source>,
-        counts: HashMap<Key, Totals>,
-    ) -> Result<Merged, CommitError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Job { source, counts, reply };
+        let (job, answer) = job(None, counts);
         self.0.send(job).await.map_err(|_| CommitError::Unavailable)?;
         answer.await.map_err(|_| CommitError::Unavailable)?
     }
+
+    /// Reports that wait, in units of what one write takes.
+    pub(crate) fn backlog(&self) -> f64 {
+        (self.0.max_capacity() - self.0.capacity()) as f64 / BATCH_MAX as f64
+    }
+}
+
+pub(super) type Answer = oneshot::Receiver<Result<Merged, CommitError>>;
+
+/// A report to merge, and where its answer comes.
+pub(super) fn of_report(report: Report) -> (Job, Answer) {
+    let Report { agent_id, incarnation, seq, end_secs, lost_before, counts, .. } = report;
+    job(Some(Source { agent_id, incarnation, seq, end_secs, lost_before }), counts)
+}
+
+fn job(source: Option<Source>, counts: HashMap<Key, Totals>) -> (Job, Answer) {
+    let (reply, answer) = oneshot::channel();
+    (Job { source, counts, reply }, answer)
 }
 
 impl Merger {
     /// Loads what was merged before.
+    ///
+    /// # Errors
+    /// If the store does not give it, or it is damaged.
     pub(crate) async fn load(repository: Arc<Repository>) -> Result<(Self, Arc<Stats>, Reports), LoadError> {
-        let mut totals = HashMap::new();
-        for (_, value) in repository.scan_blobs(stored::TOTALS).await? {
-            let (key, counts) = stored::read_totals(&value)?;
-            totals.insert(key, counts);
-        }
-        let (mut agents, mut next_slot) = (HashMap::new(), 0);
-        for (key, value) in repository.scan_blobs(stored::SEQUENCES).await? {
-            let (slot, agent_id, sequences) = stored::read_sequences(&key, &value)?;
-            agents.insert(agent_id, Known { slot: Some(slot), sequences, heard: 0 });
-            next_slot = next_slot.max(slot.saturating_add(1));
-        }
+        let (stats, agents) = load::load(&repository).await?;
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let stats = Arc::new(Stats::new(totals));
-        let merger = Self { repository, stats: Arc::clone(&stats), agents, queue, batches: 0, next_slot };
+        let stats = Arc::new(stats);
+        let merger = Self {
+            repository,
+            stats: Arc::clone(&stats),
+            agents,
+            queue,
+            batches: 0,
+            undo: Undo::default(),
+            #[cfg(test)]
+            fate: None,
+        };
         Ok((merger, stats, Reports(sender)))
     }
 
@@ -159,27 +173,34 @@ impl Merger {
     pub(crate) async fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);
         while self.queue.recv_many(&mut jobs, BATCH_MAX).await > 0 {
-            self.batches += 1;
-            let mut batch = Batch::default();
-            let answers: Vec<_> = jobs
-                .drain(..)
-                .map(|job| {
-                    let answer = self.take(&mut batch, job.source, job.counts);
-                    (job.reply, answer)
-                })
-                .collect();
-            let durable = self.write(batch).await;
-            for (reply, answer) in answers {
-                // A caller that left has no use for its answer.
-                drop(reply.send(durable.clone().map(|()| answer)));
-            }
+            let now = self.stats.clock.now();
+            self.merge(now, std::mem::take(&mut jobs)).await;
+        }
+    }
+
+    /// Merges some jobs with one write, as of `now`, and answers them.
+    pub(super) async fn merge(&mut self, now: u64, jobs: Vec<Job>) {
+        self.batches += 1;
+        let mut batch = Batch { now, ..Batch::default() };
+        let answers: Vec<_> = jobs
+            .into_iter()
+            .map(|job| {
+                let answer = self.take(&mut batch, job.source, job.counts);
+                (job.reply, answer)
+            })
+            .collect();
+        let durable = self.write(batch).await;
+        for (reply, answer) in answers {
+            // A caller that left has no use for its answer.
+            drop(reply.send(durable.clone().map(|()| answer)));
         }
     }
 
     /// Adds one report to the batch.
     fn take(&self, batch: &mut Batch, source: Option<Source>, counts: HashMap<Key, Totals>) -> Merged {
         let Some(source) = source else {
-            return Merged { acked: 0, resend: false, left_out: self.add(batch, counts) };
+            let left_out = self.add(batch, counts, None);
+            return Merged { acked: 0, resend: false, lost_before: false, left_out };
         };
         let known = match batch.agents.entry(source.agent_id) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -190,16 +211,24 @@ impl Merger {
         };
         known.heard = self.batches;
         let (action, acked) = known.sequences.take(&source.incarnation, source.seq);
-        let left_out = if action == Action::Merge { self.add(batch, counts) } else { 0 };
-        Merged { acked, resend: action == Action::AskAgain, left_out }
+        let mut merged =
+            Merged { acked, resend: action == Action::AskAgain, lost_before: false, left_out: 0 };
+        if let Action::Merge { gap } = action {
+            merged.lost_before = gap || source.lost_before;
+            merged.left_out = self.add(batch, counts, source.end_secs);
+        }
+        merged
     }
 
     /// Adds counts to the batch; the answer is how many there was no place for.
-    fn add(&self, batch: &mut Batch, counts: HashMap<Key, Totals>) -> u64 {
+    fn add(&self, batch: &mut Batch, counts: HashMap<Key, Totals>, end_secs: Option<u64>) -> u64 {
         batch.merged = true;
+        let late = end_secs.filter(|end| batch.now.saturating_sub(*end) > LATE_SECS);
+        let level = Level::TenSeconds;
+        let step = late.map(|end| level.start_of(level.step_at(self.stats.clamp(end, batch.now))));
         let mut left_out = 0;
         for (key, counts) in counts {
-            let change = match batch.changes.entry(key) {
+            let total = match batch.totals.entry(key.clone()) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let before = self.stats.total(entry.key());
@@ -208,11 +237,15 @@ impl Merger {
                         continue;
                     }
                     batch.new_keys += usize::from(before.is_none());
-                    entry.insert(Change { total: before.unwrap_or_default(), added: Totals::default() })
+                    entry.insert(before.unwrap_or_default())
                 }
             };
-            change.total.merge(&counts);
-            change.added.merge(&counts);
+            total.merge(&counts);
+            let placed = match step {
+                Some(step) => batch.late.entry(step).or_default(),
+                None => &mut batch.added,
+            };
+            placed.entry(key).or_default().merge(&counts);
         }
         left_out
     }
@@ -220,49 +253,67 @@ impl Merger {
     /// Makes the batch durable and takes it over. If the store refuses, nothing of it
     /// happened, and the agents send it again.
     async fn write(&mut self, mut batch: Batch) -> Result<(), CommitError> {
-        let newcomers: Vec<String> = batch
-            .agents
-            .iter()
-            .filter(|(_, known)| known.slot.is_none())
-            .map(|(name, _)| name.clone())
-            .collect();
-        for agent_id in newcomers {
-            let slot = self.make_room(&batch.agents);
-            // Until the write is done, the newcomer is one that sent nothing.
-            let known = Known { slot: Some(slot), ..Known::default() };
-            self.agents.insert(agent_id.clone(), known);
-            if let Some(known) = batch.agents.get_mut(&agent_id) {
-                known.slot = Some(slot);
-            }
+        self.agents.settle(&mut batch.agents);
+        if !batch.merged {
+            self.agents.publish(batch.agents);
+            return Ok(());
         }
-        if batch.merged {
-            let mut blobs: Vec<_> =
-                batch.changes.iter().map(|(key, change)| stored::totals_blob(key, &change.total)).collect();
-            blobs.extend(batch.agents.iter().filter_map(|(agent_id, known)| {
-                known.slot.map(|slot| stored::sequences_blob(slot, agent_id, &known.sequences))
-            }));
-            if let Err(error) = self.repository.put_blobs(blobs).await {
-                tracing::warn!(%error, "telemetry was not stored; agents will send it again");
-                return Err(error);
-            }
+        let read = self.read(&batch).await?;
+        let counts = batch.late.iter().map(|(secs, counts)| (*secs, counts));
+        let counts = counts.chain([(batch.now, &batch.added)]);
+        let mut plan = Plan::new(&self.stats.counts.lock().rollups, batch.now, counts, &read);
+        let (mut puts, mut deletes) = plan.take_blobs();
+        puts.extend(batch.totals.iter().map(|(key, total)| stored::totals_blob(key, total)));
+        puts.extend(batch.agents.iter().filter_map(|(agent_id, known)| known.blob(agent_id)));
+        self.undo.complete(&mut puts, &mut deletes);
+        if let Err(error) = self.commit(puts, deletes).await {
+            tracing::warn!(%error, "telemetry was not stored; agents will send it again");
+            self.remember_to_undo(&batch, &plan, &read);
+            return Err(error);
         }
-        self.agents.extend(batch.agents);
-        let changes = batch.changes.into_iter();
-        let (totals, added) =
-            changes.map(|(key, change)| ((key.clone(), change.total), (key, change.added))).unzip();
-        self.stats.publish(totals, added);
+        self.undo.clear();
+        self.agents.publish(batch.agents);
+        let times = batch.late.into_iter().chain([(batch.now, batch.added)]);
+        let counts = times.collect::<Vec<_>>();
+        self.stats.publish(batch.totals, &counts, plan);
         Ok(())
     }
 
-    /// A free slot; the longest silent agent is forgotten if there is none.
-    fn make_room(&mut self, present: &HashMap<String, Known>) -> u32 {
-        let full = self.next_slot as usize >= AGENTS_MAX;
-        let absent = self.agents.iter().filter(|(name, _)| full && !present.contains_key(*name));
-        let silent = absent.min_by_key(|(_, known)| known.heard).map(|(name, _)| name.clone());
-        if let Some(slot) = silent.and_then(|name| self.agents.remove(&name)).and_then(|known| known.slot) {
-            return slot;
+    async fn commit(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
+        #[cfg(test)]
+        if let Some(fate) = self.fate.take() {
+            return fate.decide(self.repository.write_blobs(puts, deletes)).await;
         }
-        self.next_slot += 1;
-        self.next_slot - 1
+        self.repository.write_blobs(puts, deletes).await
+    }
+
+    /// Reads the rows that are not in memory and that the batch changes or removes.
+    async fn read(&self, batch: &Batch) -> Result<Read, CommitError> {
+        let prefixes: Vec<_> = {
+            let counts = self.stats.counts.lock();
+            let rollups = &counts.rollups;
+            let open = plan::opened(rollups, batch.now);
+            let mut steps = rollups.steps_to_read(batch.late.keys().chain([&batch.now]), open, batch.now);
+            steps.extend(rollups.victims(batch.now).iter().map(|victim| (victim.level, victim.step)));
+            steps.into_iter().map(|(level, step)| stored::rows_of(level, step)).collect()
+        };
+        if prefixes.is_empty() {
+            return Ok(Read::new());
+        }
+        let blobs = self.repository.scan_blobs_of(prefixes).await?;
+        Ok(stored::read_rows(self.undo.correct(blobs)).collect())
+    }
+
+    fn remember_to_undo(&mut self, batch: &Batch, plan: &Plan, read: &Read) {
+        let rows = plan.inverse(&self.stats.counts.lock().rollups, read);
+        let totals = batch.totals.keys().map(|key| {
+            let before = self.stats.total(key);
+            (stored::totals_key(key), before.map(|total| stored::totals_blob(key, &total).1))
+        });
+        let agents = batch.agents.iter().filter_map(|(agent_id, known)| {
+            let (key, _) = known.blob(agent_id)?;
+            Some((key, self.agents.stored(agent_id).map(|(_, value)| value)))
+        });
+        self.undo.remember(rows.into_iter().chain(totals).chain(agents));
     }
 }

@@ -1,35 +1,45 @@
-//! Counts of attempts, tokens and costs: what agents reported, merged once each.
-//! Totals are durable; the last hour and month are also kept in steps, in memory.
+//! Counts of attempts, tokens and costs: what agents reported, merged once each. Totals
+//! and steps of 10 s, 1 min and 1 h are durable; each report is in all of them or in
+//! none.
 
+mod agents;
+mod clock;
+pub(crate) mod level;
+mod load;
 pub(crate) mod merger;
+pub(crate) mod pace;
+mod pairs;
+mod plan;
+pub(crate) mod query;
 pub(crate) mod report;
+mod rollups;
 mod sequence;
+#[cfg(test)]
+mod simulation;
 mod stored;
+pub(crate) mod stream;
 pub(crate) mod totals;
-mod window;
+mod undo;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
-use self::{
-    totals::Totals,
-    window::{Extent, Window},
-};
+use self::clock::Clock;
+pub(crate) use self::load::LoadError;
+use self::plan::Plan;
+use self::rollups::Rollups;
+use self::totals::Totals;
+use crate::repository::Repository;
 
-/// As fine as a person asks: 360 steps.
-const HOUR: Extent = Extent { length: Duration::from_hours(1), step: Duration::from_secs(10) };
-
-/// For days and weeks: 744 steps.
-const MONTH: Extent = Extent { length: WINDOW_MAX, step: Duration::from_hours(1) };
-
-/// As far back as windows reach.
-pub(crate) const WINDOW_MAX: Duration = Duration::from_hours(31 * 24);
-
-/// Pairs of deployment and virtual model that are counted apart, at about 1 KiB each.
-/// More are refused: names come from agents, and are kept for good.
+/// Pairs of deployment and virtual model that are counted apart, at about 1 KiB each,
+/// and up to as much again for each of the three open steps. More are refused: names
+/// come from agents, and are kept for good.
 const KEYS_MAX: usize = 20_000;
+
+/// A virtual model that had a request since is in use.
+const TRAFFIC_SECS: u64 = 3_600;
 
 /// What is counted apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,35 +53,39 @@ pub(crate) struct Key {
 /// Everything that was counted. The merger writes, RPCs and metrics read.
 #[derive(Debug)]
 pub(crate) struct Stats {
+    repository: Arc<Repository>,
+    clock: Clock,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug)]
 struct Counts {
     totals: HashMap<Key, Totals>,
-    hour: Window,
-    month: Window,
+    rollups: Rollups,
+    /// By virtual model, when an attempt ended last, in seconds since 1970. No more
+    /// than there are keys.
+    traffic: HashMap<String, u64>,
+}
+
+/// What the steps take, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Occupied {
+    /// Over all levels.
+    pub(crate) rows: u64,
+    /// Of keys and values.
+    pub(crate) bytes: u64,
+    /// Rows that were dropped for want of room since the start.
+    pub(crate) dropped: u64,
 }
 
 impl Stats {
-    fn new(totals: HashMap<Key, Totals>) -> Self {
-        let now = Instant::now();
-        let (hour, month) = (Window::new(HOUR, now), Window::new(MONTH, now));
-        Self { counts: Mutex::new(Counts { totals, hour, month }) }
+    fn new(repository: Arc<Repository>, clock: Clock, counts: Counts) -> Self {
+        Self { repository, clock, counts: Mutex::new(counts) }
     }
 
-    /// Totals since the store was made, or of the last `window`, for each pair that
-    /// `wanted` accepts.
-    pub(crate) fn select(
-        &self,
-        window: Option<Duration>,
-        wanted: impl Fn(&Key) -> bool,
-    ) -> Vec<(Key, Totals)> {
+    /// Totals since the store was made, for each pair that `wanted` accepts.
+    pub(crate) fn totals(&self, wanted: impl Fn(&Key) -> bool) -> Vec<(Key, Totals)> {
         let counts = self.counts.lock();
-        if let Some(window) = window {
-            let kept = if window <= HOUR.length { &counts.hour } else { &counts.month };
-            return kept.sum(window, Instant::now(), wanted);
-        }
         let all = counts.totals.iter().filter(|(key, _)| wanted(key));
         all.map(|(key, totals)| (key.clone(), totals.clone())).collect()
     }
@@ -79,9 +93,19 @@ impl Stats {
     /// Whether requests for this virtual model reached a deployment within the last
     /// hour.
     pub(crate) fn has_traffic(&self, model: &str) -> bool {
+        let last = self.counts.lock().traffic.get(model).copied();
+        last.is_some_and(|last| last.saturating_add(TRAFFIC_SECS) >= self.clock.now())
+    }
+
+    /// What the steps take.
+    pub(crate) fn occupied(&self) -> Occupied {
         let counts = self.counts.lock();
-        let mut recent = counts.hour.counts(HOUR.length, Instant::now());
-        recent.any(|(key, totals)| key.model == model && totals.attempts() > 0)
+        let start = Occupied { dropped: counts.rollups.dropped, ..Occupied::default() };
+        counts.rollups.levels.iter().fold(start, |sum, steps| Occupied {
+            rows: sum.rows + steps.total.rows,
+            bytes: sum.bytes + steps.total.bytes,
+            ..sum
+        })
     }
 
     /// The totals of `key`, for a merge.
@@ -94,12 +118,30 @@ impl Stats {
         self.counts.lock().totals.len() + more <= KEYS_MAX
     }
 
-    /// Takes over what is durable now: new totals, and what was added for the window.
-    fn publish(&self, totals: HashMap<Key, Totals>, added: HashMap<Key, Totals>) {
-        let mut counts = self.counts.lock();
-        counts.totals.extend(totals);
-        let now = Instant::now();
-        counts.month.add(added.clone(), now);
-        counts.hour.add(added, now);
+    /// The time of a late count, within what is kept.
+    fn clamp(&self, secs: u64, now: u64) -> u64 {
+        self.counts.lock().rollups.clamp(secs, now)
+    }
+
+    /// Takes over what is durable now: new totals, and counts by the second of their
+    /// making with what they change in the steps.
+    fn publish(&self, totals: HashMap<Key, Totals>, counts: &[(u64, HashMap<Key, Totals>)], plan: Plan) {
+        let mut held = self.counts.lock();
+        held.totals.extend(totals);
+        for (secs, counts) in counts {
+            for (key, _) in counts.iter().filter(|(_, totals)| totals.attempts() > 0) {
+                match held.traffic.get_mut(&key.model) {
+                    Some(last) => *last = (*last).max(*secs),
+                    None => {
+                        held.traffic.insert(key.model.clone(), *secs);
+                    }
+                }
+            }
+        }
+        let dropped = held.rollups.dropped;
+        plan.apply(&mut held.rollups);
+        if dropped == 0 && held.rollups.dropped > 0 {
+            tracing::warn!("steps of the past take all their room; the oldest are dropped before their time");
+        }
     }
 }

@@ -19,6 +19,11 @@ pub(crate) struct Report {
     pub(crate) incarnation: String,
     pub(crate) seq: u64,
     pub(crate) counts: HashMap<Key, Totals>,
+    /// When the window ended, in seconds since 1970 on the agent's clock. None: not
+    /// said, or nothing a clock could show.
+    pub(crate) end_secs: Option<u64>,
+    /// The agent was killed before and cannot say what it counted last.
+    pub(crate) lost_before: bool,
     /// What no agent should send. It would be the same if it were sent again, so the
     /// rest of the report is taken without it.
     pub(crate) refused: Vec<Invalid>,
@@ -43,8 +48,10 @@ impl TryFrom<StreamReportsRequest> for Report {
                 }
             }
         }
-        let StreamReportsRequest { agent_id, incarnation, seq, .. } = request;
-        Ok(Self { agent_id, incarnation, seq, counts, refused })
+        let StreamReportsRequest { agent_id, incarnation, seq, end_time, lost_before, .. } = request;
+        let end_secs = end_time.and_then(|end| u64::try_from(end.seconds).ok());
+        let lost_before = lost_before.is_some();
+        Ok(Self { agent_id, incarnation, seq, counts, end_secs, lost_before, refused })
     }
 }
 

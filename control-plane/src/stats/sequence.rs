@@ -7,8 +7,8 @@ const INCARNATIONS_MAX: usize = 8;
 /// What to do with a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// It is the next one.
-    Merge,
+    /// It is the next one; with `gap`, those before it will never come.
+    Merge { gap: bool },
     /// It was merged before: acknowledge again, count nothing.
     Ignore,
     /// Reports before it are missing.
@@ -45,9 +45,10 @@ impl Sequences {
         let action = if seq <= sequence.last {
             Action::Ignore
         } else if seq == sequence.last + 1 || sequence.gap == Some(seq) {
+            let gap = seq != sequence.last + 1;
             sequence.last = seq;
             sequence.gap = None;
-            Action::Merge
+            Action::Merge { gap }
         } else {
             sequence.gap = Some(sequence.gap.map_or(seq, |gap| gap.min(seq)));
             Action::AskAgain
@@ -72,10 +73,10 @@ mod tests {
     #[test]
     fn each_report_is_merged_once() {
         let mut sequences = Sequences::default();
-        assert_eq!(sequences.take("i", 1), (Action::Merge, 1));
+        assert_eq!(sequences.take("i", 1), (Action::Merge { gap: false }, 1));
         assert_eq!(sequences.take("i", 1), (Action::Ignore, 1));
-        assert_eq!(sequences.take("i", 2), (Action::Merge, 2));
-        assert_eq!(sequences.take("j", 1), (Action::Merge, 1));
+        assert_eq!(sequences.take("i", 2), (Action::Merge { gap: false }, 2));
+        assert_eq!(sequences.take("j", 1), (Action::Merge { gap: false }, 1));
     }
 
     #[test]
@@ -85,10 +86,10 @@ mod tests {
         assert_eq!(sequences.take("i", 3), (Action::AskAgain, 1));
         assert_eq!(sequences.take("i", 4), (Action::AskAgain, 1));
         let mut healed = sequences.clone();
-        assert_eq!(healed.take("i", 2), (Action::Merge, 2));
-        assert_eq!(healed.take("i", 3), (Action::Merge, 3));
-        assert_eq!(sequences.take("i", 3), (Action::Merge, 3));
-        assert_eq!(sequences.take("i", 4), (Action::Merge, 4));
+        assert_eq!(healed.take("i", 2), (Action::Merge { gap: false }, 2));
+        assert_eq!(healed.take("i", 3), (Action::Merge { gap: false }, 3));
+        assert_eq!(sequences.take("i", 3), (Action::Merge { gap: true }, 3));
+        assert_eq!(sequences.take("i", 4), (Action::Merge { gap: false }, 4));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Counts that add up: in a report, in a step of the last hour, since the beginning.
+//! Counts that add up: in a report, in a step, since the beginning.
 
 use trunkline_proto::{
     convert,
@@ -25,6 +25,8 @@ pub(crate) struct Totals {
     pub(crate) usage_estimated: u64,
     pub(crate) unpriced: u64,
     pub(crate) breaker_openings: u64,
+    /// Attempts that a drill changed. They are in all other counts.
+    pub(crate) faulted: u64,
     pub(crate) ttft: Histogram,
     pub(crate) duration: Histogram,
 }
@@ -54,6 +56,7 @@ impl Totals {
             (&mut self.usage_estimated, other.usage_estimated),
             (&mut self.unpriced, other.unpriced),
             (&mut self.breaker_openings, other.breaker_openings),
+            (&mut self.faulted, other.faulted),
         ] {
             *mine = mine.saturating_add(theirs);
         }
@@ -89,6 +92,7 @@ impl Totals {
             usage_estimated: stats.usage_estimated,
             unpriced: stats.unpriced,
             breaker_openings: stats.breaker_openings,
+            faulted: stats.faulted,
             ttft: histogram("ttft", stats.ttft.as_ref())?,
             duration: histogram("duration", stats.duration.as_ref())?,
             ..Self::default()
@@ -124,7 +128,7 @@ impl Totals {
             ttft: Some(convert::wire_histogram(&self.ttft)),
             duration: Some(convert::wire_histogram(&self.duration)),
             breaker_openings: self.breaker_openings,
-            faulted: 0,
+            faulted: self.faulted,
         }
     }
 }
@@ -140,7 +144,8 @@ mod tests {
     use super::*;
 
     fn sample(scale: u64) -> Totals {
-        let mut totals = Totals { input_tokens: 10 * scale, cost_nano_usd: scale, ..Totals::default() };
+        let mut totals =
+            Totals { input_tokens: 10 * scale, cost_nano_usd: scale, faulted: scale, ..Totals::default() };
         totals.count(OutcomeClass::Ok, 2 * scale);
         totals.count(OutcomeClass::Timeout, scale);
         totals.ttft.record(1_000 * scale);

@@ -308,7 +308,7 @@ async fn stats_have_a_row_for_each_configured_deployment() {
     let stats = plane.admin.get_stats(GetStatsRequest::default()).await.unwrap().into_inner();
     let names: Vec<_> = stats.rows.iter().map(|row| row.deployment.as_str()).collect();
     assert_eq!(names, ["one/large", "one/small", "two/small"]);
-    let window = Some(prost_types::Duration { seconds: 32 * 86_400, nanos: 0 });
+    let window = Some(prost_types::Duration { seconds: 401 * 86_400, nanos: 0 });
     let error = plane.admin.get_stats(GetStatsRequest { window, ..Default::default() }).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
     plane.stop().await;

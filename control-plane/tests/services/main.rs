@@ -3,6 +3,7 @@
 mod admin;
 mod agents;
 mod drills;
+mod history;
 mod routing;
 mod scripted;
 mod start;

@@ -215,7 +215,7 @@ async fn administration_is_not_served_while_nothing_can_be_stored() {
 }
 
 /// Puts something where the store keeps its reserve of space.
-fn obstruct(directory: &Path) -> PathBuf {
+pub(crate) fn obstruct(directory: &Path) -> PathBuf {
     let obstacle = directory.join("ballast");
     std::fs::create_dir(&obstacle).unwrap();
     obstacle

@@ -15,30 +15,33 @@ use trunkline_proto::{
 
 use crate::support::{DOCUMENT, PATIENCE, Plane, apply, config};
 
-struct Reporter {
+pub(crate) struct Reporter {
     outbox: mpsc::Sender<StreamReportsRequest>,
     inbound: Streaming<StreamReportsResponse>,
 }
 
 impl Reporter {
-    async fn connect(plane: &Plane) -> Self {
+    pub(crate) async fn connect(plane: &Plane) -> Self {
         let (outbox, messages) = mpsc::channel(8);
         let mut client = TelemetryServiceClient::new(plane.channel.clone());
         let inbound = client.stream_reports(ReceiverStream::new(messages)).await.unwrap().into_inner();
         Self { outbox, inbound }
     }
 
-    async fn report(&mut self, seq: u64) -> Result<StreamReportsResponse, Status> {
+    pub(crate) async fn report(&mut self, seq: u64) -> Result<StreamReportsResponse, Status> {
         self.send(report(seq)).await
     }
 
-    async fn send(&mut self, report: StreamReportsRequest) -> Result<StreamReportsResponse, Status> {
+    pub(crate) async fn send(
+        &mut self,
+        report: StreamReportsRequest,
+    ) -> Result<StreamReportsResponse, Status> {
         self.outbox.send(report).await.unwrap();
         Ok(tokio::time::timeout(PATIENCE, self.inbound.message()).await.unwrap()?.unwrap())
     }
 }
 
-fn report(seq: u64) -> StreamReportsRequest {
+pub(crate) fn report(seq: u64) -> StreamReportsRequest {
     let outcome = |outcome: OutcomeClass, count| OutcomeCount { outcome: outcome.into(), count };
     let target = TargetStats {
         deployment: "one/small".into(),
@@ -113,7 +116,7 @@ async fn a_report_without_a_number_is_refused() {
 }
 
 #[tokio::test]
-async fn totals_and_sequences_survive_a_restart() {
+async fn totals_steps_and_sequences_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut plane = Plane::on_disk(dir.path()).await;
     plane.admin.apply_config(apply(config(DOCUMENT))).await.unwrap();
@@ -126,7 +129,8 @@ async fn totals_and_sequences_survive_a_restart() {
     let mut reporter = Reporter::connect(&plane).await;
     assert_eq!(reporter.report(1).await.unwrap().acked_seq, 1);
     assert_eq!(row(&mut plane, None).await.attempts, 3);
-    assert_eq!(row(&mut plane, Some(600)).await.attempts, 0);
+    assert_eq!(row(&mut plane, Some(600)).await.attempts, 3);
+    assert_eq!(row(&mut plane, Some(86_400 * 400)).await.attempts, 3);
     drop(reporter);
     plane.stop().await;
 }

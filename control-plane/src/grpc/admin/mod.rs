@@ -7,6 +7,7 @@ mod config;
 mod deployments;
 mod drain;
 mod faults;
+mod history;
 mod mask;
 mod page;
 mod providers;
@@ -28,7 +29,7 @@ use trunkline_proto::admin::v1::{
     GetVirtualModelRequest, GetVirtualModelResponse, InjectFaultRequest, InjectFaultResponse,
     ListAgentsRequest, ListAgentsResponse, ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest,
     ListDeploymentsResponse, ListFaultsRequest, ListFaultsResponse, ListProvidersRequest,
-    ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse, SetBreakerRequest,
+    ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse, QueryHistoryRequest, QueryHistoryResponse, SetBreakerRequest,
     SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse, UpdateProviderRequest,
     UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse, WatchResourcesRequest,
     admin_service_server::AdminService,
@@ -254,6 +255,13 @@ impl AdminService for Admin {
         &self,
         request: Request<GetStatsRequest>,
     ) -> Result<Response<GetStatsResponse>, Status> {
-        stats::get(&self.context, request.get_ref()).map(Response::new)
+        stats::get(&self.context, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn query_history(
+        &self,
+        request: Request<QueryHistoryRequest>,
+    ) -> Result<Response<QueryHistoryResponse>, Status> {
+        history::query(&self.context, request.into_inner()).await.map(Response::new)
     }
 }

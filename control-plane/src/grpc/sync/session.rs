@@ -28,7 +28,7 @@ use super::{
     publication::{Following, Orders},
 };
 use crate::{
-    grpc::{Context, REPORT_INTERVAL, wire_duration, wire_version},
+    grpc::{Context, wire_duration, wire_version},
     metrics::{UpdateKind, UpdateLabels},
     registry::Connection,
     repository::ConfigState,
@@ -173,7 +173,7 @@ impl Session {
             current: Some(wire_version(&self.context.repository.state().version)),
             heartbeat_interval: Some(wire_duration(HEARTBEAT_INTERVAL)),
             liveness_timeout: Some(wire_duration(LIVENESS_TIMEOUT)),
-            report_interval: Some(wire_duration(REPORT_INTERVAL)),
+            report_interval: Some(wire_duration(self.context.pace.interval(self.context.reports.backlog()))),
         };
         self.send(sync_response::Message::Welcome(welcome)).await
     }
