@@ -106,6 +106,7 @@ pub(crate) const ROLES: &[(&str, Allowed)] = &[
     ("/trunkline.admin.v1.AdminService/ListBreakers", READ),
     ("/trunkline.admin.v1.AdminService/SetBreaker", RUN),
     ("/trunkline.admin.v1.AdminService/GetStats", READ),
+    ("/trunkline.admin.v1.AdminService/QueryHistory", READ),
     ("/trunkline.agent.v1.AgentService/Sync", AGENT),
     ("/trunkline.telemetry.v1.TelemetryService/StreamReports", AGENT),
     ("/trunkline.routing.v1.RoutingService/Route", APP),

@@ -60,9 +60,7 @@ impl Agents {
     /// What is stored of `agent_id` before a write: None if nothing is.
     pub(super) fn stored(&self, agent_id: &str) -> Option<Blob> {
         let known = self.known.get(agent_id)?;
-        if known.sequences.iter().next().is_none() {
-            return None;
-        }
+        known.sequences.iter().next()?;
         known.blob(agent_id)
     }
 

@@ -81,7 +81,7 @@ impl Plan {
         let sizes = written.map(|((level, step), _)| {
             let was_open = *step == rollups.open_step(*level);
             let before = rollups.steps(*level).sizes.get(step).filter(|_| !was_open);
-            (stored::step_key(*level, *step), before.map(|size| size.encode_to_vec()))
+            (stored::step_key(*level, *step), before.map(prost::Message::encode_to_vec))
         });
         let pairs = self.new_pairs.iter().map(|(key, id)| (stored::pair_blob(*id, key).0, None));
         let mark = (rollups.open > 0).then(|| rollups.mark().encode_to_vec());

@@ -82,6 +82,9 @@ struct Stream {
     rules: ReportStream,
 }
 
+/// A report in a batch: whether its stream is a ghost, where that is, and its answer.
+type Taken = (bool, usize, Sent, Answer);
+
 struct World {
     rng: StdRng,
     now: u64,
@@ -110,7 +113,7 @@ impl World {
         });
         let agents = agents.collect();
         // Minutes in all, or months.
-        let stride = if seed % 4 == 0 { 100_000 } else { 40 };
+        let stride = if seed.is_multiple_of(4) { 100_000 } else { 40 };
         let now = 1_800_000_000 + rng.random_range(0..7_200);
         Self { rng, now, repository, merger, stats, agents, ghosts: Vec::new(), stride, calm: false }
     }
@@ -219,7 +222,7 @@ impl World {
     }
 
     /// The next report of some streams: each has one under way at most.
-    fn take(&mut self) -> (Vec<Job>, Vec<(bool, usize, Sent, Answer)>) {
+    fn take(&mut self) -> (Vec<Job>, Vec<Taken>) {
         let (mut jobs, mut taken) = (Vec::new(), Vec::new());
         let current = (0..self.agents.len()).map(|place| (false, place));
         let ghosts = (0..self.ghosts.len()).map(|place| (true, place));
@@ -244,15 +247,12 @@ impl World {
         let answer = answer.await.unwrap();
         let heard = !ghost && self.rng.random_bool(0.9);
         let Some(stream) = stream(&mut self.agents, &mut self.ghosts, ghost, place) else { return };
-        let resend = match answer {
-            Ok(merged) => {
-                stream.rules.acknowledge(&stream.name, merged.acked);
-                merged.resend
-            }
-            Err(_) => {
-                stream.rules.refuse(&stream.name, report.seq);
-                true
-            }
+        let resend = if let Ok(merged) = &answer {
+            stream.rules.acknowledge(&stream.name, merged.acked);
+            merged.resend
+        } else {
+            stream.rules.refuse(&stream.name, report.seq);
+            true
         };
         if ghost {
             return;
