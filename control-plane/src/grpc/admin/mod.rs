@@ -29,10 +29,10 @@ use trunkline_proto::admin::v1::{
     GetVirtualModelRequest, GetVirtualModelResponse, InjectFaultRequest, InjectFaultResponse,
     ListAgentsRequest, ListAgentsResponse, ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest,
     ListDeploymentsResponse, ListFaultsRequest, ListFaultsResponse, ListProvidersRequest,
-    ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse, QueryHistoryRequest, QueryHistoryResponse, SetBreakerRequest,
-    SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse, UpdateProviderRequest,
-    UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse, WatchResourcesRequest,
-    admin_service_server::AdminService,
+    ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse, QueryHistoryRequest,
+    QueryHistoryResponse, SetBreakerRequest, SetBreakerResponse, UpdateDeploymentRequest,
+    UpdateDeploymentResponse, UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest,
+    UpdateVirtualModelResponse, WatchResourcesRequest, admin_service_server::AdminService,
 };
 
 use super::Context;
