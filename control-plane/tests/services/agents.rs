@@ -205,8 +205,9 @@ async fn an_agent_ahead_of_the_store_keeps_what_it_has_and_is_shown() {
     listed(&mut plane, |agent| agent.ahead).await;
     let state = BreakerState::ForcedOpen.into();
     let request = SetBreakerRequest { deployment: "one/small".into(), state, ..Default::default() };
-    // An operator may be told that the store needs help first.
-    drop(plane.admin.set_breaker(request).await);
+    // What an operator would write now might be what was lost.
+    let refused = plane.admin.set_breaker(request).await.unwrap_err();
+    assert!(refused.message().contains("rolled back"), "{refused}");
     // Neither an update nor a publication came before the answer to this.
     agent.say(sync_request::Message::Heartbeat(Heartbeat { seq: 1, ..Default::default() })).await;
     let next = agent.next().await.unwrap();

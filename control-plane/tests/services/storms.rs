@@ -9,7 +9,8 @@ use std::sync::{
 use tokio::task::JoinSet;
 use trunkline_proto::{
     admin::v1::{Config, ExportConfigRequest, ListAgentsRequest, SetBreakerRequest},
-    types::v1::{BreakerState, Deployment, Provider},
+    agent::v1::{Heartbeat, sync_request, sync_response::Message},
+    types::v1::{BreakerState, Deployment, Provider, Version},
 };
 
 use crate::{
@@ -108,10 +109,13 @@ async fn who_waits_for_a_snapshot_gets_verdicts_and_then_the_snapshot() {
     plane.admin.set_breaker(request).await.unwrap();
     // Messages keep their order: a snapshot would have come first.
     let next = waiting.next().await.unwrap();
-    let trunkline_proto::agent::v1::sync_response::Message::Publication(told) = next else {
-        panic!("{next:?}")
-    };
+    let Message::Publication(told) = next else { panic!("{next:?}") };
     assert_eq!(told.verdicts.len(), 1);
+    // It is not told of a version for which it would only come again.
+    waiting.say(sync_request::Message::Heartbeat(Heartbeat { seq: 1, ..Heartbeat::default() })).await;
+    let next = waiting.next().await.unwrap();
+    let Message::HeartbeatAck(ack) = next else { panic!("{next:?}") };
+    assert_eq!(ack.current, Some(Version::default()));
     let (agent, update) = &holding[0];
     agent.ack(update, None).await;
     assert!(waiting.update().await.full);

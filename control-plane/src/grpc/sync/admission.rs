@@ -103,6 +103,11 @@ impl Turn {
         self.hold(place, Instant::now());
     }
 
+    /// Whether others come first.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
     /// Gives the place back, or stops waiting.
     pub(super) fn release(&mut self) {
         self.state = State::Idle;

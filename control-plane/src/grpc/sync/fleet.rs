@@ -70,11 +70,12 @@ impl Fleet {
             reason: "the control plane stops".into(),
         }
     }
+}
 
-    pub(super) fn refuse(&self, crowded: &Crowded) -> Status {
-        let after = Duration::from_millis(rand::rng().random_range(CROWDED_RETRY_MS));
-        status::unavailable("TOO_MANY_SNAPSHOTS", crowded.to_string(), Some(after))
-    }
+/// What an agent is told that found too many waiting.
+pub(super) fn refuse(crowded: &Crowded) -> Status {
+    let after = Duration::from_millis(rand::rng().random_range(CROWDED_RETRY_MS));
+    status::unavailable("TOO_MANY_SNAPSHOTS", crowded.to_string(), Some(after))
 }
 
 fn return_window(agents: usize) -> Duration {

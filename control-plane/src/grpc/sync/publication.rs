@@ -52,7 +52,7 @@ impl Following {
         };
         // The repository outlives all sessions.
         if changed.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

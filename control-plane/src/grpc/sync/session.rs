@@ -21,8 +21,8 @@ use trunkline_proto::{
 };
 
 use super::{
-    Fleet,
     admission::Turn,
+    fleet::{Fleet, refuse},
     hello,
     progress::{Answer, Next, Progress},
     publication::{Following, Orders},
@@ -155,10 +155,10 @@ impl Session {
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 () = self.following.changed() => self.publish().await?,
-                read = has_room(&self.outbox), if self.outgoing.is_some() => match read {
-                    true => self.hand_over(),
-                    false => return Err(End::Unread),
-                },
+                read = has_room(&self.outbox), if self.outgoing.is_some() => {
+                    if !read { return Err(End::Unread); }
+                    self.hand_over();
+                }
                 () = self.turn.granted() => {}
                 changed = self.config.changed() => if changed.is_err() { return Err(End::Stopping) },
                 () = tokio::time::sleep_until(wake.unwrap_or(alive_until)), if wake.is_some() => {}
@@ -228,7 +228,7 @@ impl Session {
         let snapshot = base.is_none();
         if !snapshot {
             self.turn.release();
-        } else if !self.turn.ask(now).map_err(|crowded| self.fleet.refuse(&crowded))? {
+        } else if !self.turn.ask(now).map_err(|crowded| refuse(&crowded))? {
             return Ok(None);
         }
         let held = self.progress.held();
@@ -280,8 +280,14 @@ impl Session {
             Message::Heartbeat(heartbeat) => {
                 hello::check_heartbeat(&heartbeat)?;
                 self.connection.heartbeat(&heartbeat, now);
-                let current = Some(wire_version(&self.context.repository.state().version));
-                let ack = HeartbeatAck { seq: heartbeat.seq, current };
+                // An agent that hears of a newer version for long comes again, and would
+                // lose its turn.
+                let current = if self.turn.is_waiting() {
+                    self.progress.held().clone()
+                } else {
+                    wire_version(&self.context.repository.state().version)
+                };
+                let ack = HeartbeatAck { seq: heartbeat.seq, current: Some(current) };
                 self.send(sync_response::Message::HeartbeatAck(ack)).await?;
             }
             Message::Protections(states) => self.connection.protections(states.protections, now),

@@ -60,10 +60,8 @@ pub(super) async fn clear(
         return Err(status::invalid_field("name", "is required: the name of a drill, see ListFaults"));
     }
     let cleared = context.repository.clear_fault(request.name.clone(), principal).await;
-    match cleared.map_err(|error| refuse::commit(&error))? {
-        true => Ok(ClearFaultResponse {}),
-        false => Err(status::not_found("drill", &request.name)),
-    }
+    let was_active = cleared.map_err(|error| refuse::commit(&error))?;
+    was_active.then_some(ClearFaultResponse {}).ok_or_else(|| status::not_found("drill", &request.name))
 }
 
 /// Says in the log when drills begin and end, however they do, until the control plane

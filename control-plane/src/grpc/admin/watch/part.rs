@@ -163,14 +163,12 @@ enum Found<'a> {
 }
 
 /// Tells what differs between two lists that are sorted by name.
-fn compare<'a, T: PartialEq>(
+fn compare<'a, T: PartialEq + 'a>(
     before: &'a [T],
     now: &[T],
     name: impl Fn(&T) -> &str,
     mut found: impl FnMut(Found<'a>),
-) where
-    T: 'a,
-{
+) {
     let mut old = before.iter().peekable();
     for (index, one) in now.iter().enumerate() {
         while let Some(gone) = old.next_if(|old| name(old) < name(one)) {
