@@ -1,15 +1,18 @@
 //! Many agents at once.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::task::JoinSet;
 use trunkline_proto::{
     admin::v1::{Config, ExportConfigRequest, ListAgentsRequest, SetBreakerRequest},
-    agent::v1::{Heartbeat, sync_request, sync_response::Message},
+    agent::v1::{Heartbeat, Update, sync_request, sync_response::Message},
     types::v1::{BreakerState, Deployment, Provider, Version},
 };
 
@@ -41,6 +44,26 @@ fn large() -> Config {
     config
 }
 
+/// The next part of an update, however long others come first: the agent says meanwhile
+/// that it is there.
+async fn part(agent: &mut Agent) -> Update {
+    let mut beat = tokio::time::interval(Duration::from_secs(2));
+    let next = async {
+        loop {
+            tokio::select! {
+                biased; // What came is no reason for another heartbeat.
+                message = agent.next() => if let Message::Update(update) = message.unwrap() {
+                    return update;
+                },
+                _ = beat.tick() => {
+                    agent.say(sync_request::Message::Heartbeat(Heartbeat::default())).await;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(6 * PATIENCE, next).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_fleet_that_comes_at_once_is_synced_in_turn_and_operators_are_answered() {
     const AGENTS: usize = 300;
@@ -64,13 +87,13 @@ async fn a_fleet_that_comes_at_once_is_synced_in_turn_and_operators_are_answered
         };
         agents.spawn(async move {
             let mut agent = Agent::try_open(channel, hello(&number.to_string())).await.unwrap();
-            let first = agent.update().await;
+            let first = part(&mut agent).await;
             let now = under_way.fetch_add(1, Ordering::SeqCst) + 1;
             most.fetch_max(now, Ordering::SeqCst);
             let mut last = first;
             let mut resources = last.upserts.len();
             while last.more {
-                last = agent.update().await;
+                last = part(&mut agent).await;
                 resources += last.upserts.len();
             }
             assert_eq!(resources, PROVIDERS + 3);

@@ -43,6 +43,9 @@ const OUTBOX: usize = 2;
 /// An agent says Hello at once; others only hold a place.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the last message waits for those before it.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// When an agent that found no room asks again.
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
@@ -82,7 +85,7 @@ impl AgentService for Agents {
                 }
             };
             // Nobody may be left to read it, and one who does not read is not waited for.
-            drop(outbox.try_send(last));
+            drop(tokio::time::timeout(LAST_WORD_TIMEOUT, outbox.send(last)).await);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }

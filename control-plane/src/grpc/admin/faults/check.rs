@@ -173,8 +173,8 @@ virtual_models:
   - {name: chat, strategy: STRATEGY_WEIGHTED, tiers: [{targets: [{deployment: one/small, weight: 1}]}]}
 ";
 
-    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
-        Some(prost_types::Duration { seconds, nanos: 0 })
+    fn seconds(seconds: i64) -> prost_types::Duration {
+        prost_types::Duration { seconds, nanos: 0 }
     }
 
     fn stall() -> Fault {
@@ -186,18 +186,18 @@ virtual_models:
     }
 
     /// Which fields are wrong.
-    fn wrong(fault: Fault, ttl: Option<prost_types::Duration>) -> Vec<String> {
+    fn wrong(fault: Fault, ttl: impl Into<Option<prost_types::Duration>>) -> Vec<String> {
         let table = convert::routing_table(Version::default(), &document::load(DOCUMENT).unwrap()).unwrap();
-        match check(Some(fault), ttl, &table) {
+        match check(Some(fault), ttl.into(), &table) {
             Ok(_) => Vec::new(),
-            Err(problems) => problems.iter().map(|problem| problem.path.to_string()).collect(),
+            Err(problems) => problems.iter().map(|problem| problem.path.clone()).collect(),
         }
     }
 
     #[test]
     fn a_whole_drill_passes_and_the_share_is_filled_in() {
         let table = RoutingTable::default();
-        let (fault, ttl) = check(Some(stall()), seconds(60), &table).unwrap();
+        let (fault, ttl) = check(Some(stall()), Some(seconds(60)), &table).unwrap();
         assert_eq!((fault.percent, ttl), (100, Duration::from_secs(60)));
         let targets = Fault {
             deployments: vec!["one".into(), "one/small".into()],
