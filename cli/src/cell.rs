@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use prost_types::Duration;
+use prost_types::{Duration, Timestamp};
 use trunkline_proto::{
     admin::v1::{Percentiles, StatsRow},
     types::v1::CostSource,
@@ -42,6 +42,11 @@ pub(crate) fn milliseconds(duration: Option<Duration>) -> String {
     if milliseconds < 10_000 { format!("{milliseconds} ms") } else { format!("{} s", milliseconds / 1_000) }
 }
 
+/// In UTC, to the second.
+pub(crate) fn time(time: Option<Timestamp>) -> String {
+    time.map_or_else(|| NOTHING.to_owned(), |time| Timestamp { nanos: 0, ..time }.to_string())
+}
+
 /// The most frequent first.
 pub(crate) fn errors(by_class: &HashMap<String, u64>) -> String {
     let mut counts: Vec<_> = by_class.iter().filter(|(_, count)| **count > 0).collect();
@@ -77,5 +82,11 @@ mod tests {
         check(999_999_999, CostSource::Provider, 0, "1.000000");
         check(2_500_000_000, CostSource::Mixed, 0, "~2.500000");
         check(0, CostSource::Unspecified, 7, "0.000000 + 7 unpriced");
+    }
+
+    #[test]
+    fn times_are_shown_to_the_second() {
+        assert_eq!(time(Some(Timestamp { seconds: 1_795_363_200, nanos: 7 })), "2026-11-22T16:00:00Z");
+        assert_eq!(time(None), "-");
     }
 }

@@ -7,6 +7,8 @@ mod apply;
 mod args;
 mod cell;
 mod client;
+mod drain;
+mod drill;
 mod export;
 mod failure;
 mod get;
@@ -60,6 +62,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => apply::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Get(args) => get::run(args).await?,
+        Command::Drain(args) => drain::run(args).await?,
+        Command::Fault(args) => drill::run(args).await?,
         Command::Watch(args) => watch::run(args).await?,
         Command::Probe(args) => probe::run(args).await?,
         Command::SimulateProvider(args) => simulate::run(args).await?,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod breakers;
+mod cli_admin;
 mod client_leaves;
 mod control_plane_away;
 mod credentials;

@@ -15,6 +15,7 @@
 pub mod admin;
 pub mod agent;
 pub mod chat;
+pub mod cli;
 pub mod control_plane;
 pub mod document;
 pub mod patience;

@@ -156,7 +156,7 @@ fn follow(pipe: impl Read + Send + 'static, output: SharedOutput, is_stdout: boo
 }
 
 /// Cargo puts tests into `deps/` below the directory of executables.
-fn path(executable: &str) -> PathBuf {
+pub(crate) fn path(executable: &str) -> PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
         let own = env::current_exe().unwrap();

@@ -41,6 +41,8 @@ pub(crate) enum Listing {
         #[arg(long)]
         active: bool,
     },
+    /// Drills that are active.
+    Faults,
 }
 
 #[derive(Clone, Debug, Args)]

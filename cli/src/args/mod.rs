@@ -1,6 +1,7 @@
 //! What can be typed. Parsing only; each command's module says what it does.
 
 mod connection;
+mod drill;
 mod get;
 mod up;
 mod value;
@@ -15,6 +16,7 @@ use trunkline_simulator::live::Fault;
 pub(crate) use self::value::Moment;
 pub(crate) use self::{
     connection::Connection,
+    drill::{Effect, FaultArgs, FaultCommand, InjectArgs},
     get::{GetArgs, Listing, ListingFormat, StatsArgs},
     up::{LogArgs, LogFormat, UpArgs},
     value::duration,
@@ -48,6 +50,12 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Show what goes on.
     Get(GetArgs),
+    /// Take an agent out of service, or bring it back.
+    ///
+    /// It tells apps and load balancers that it is not ready and finishes what it has.
+    Drain(DrainArgs),
+    /// Begin or end a drill: a labelled fault that ends by itself.
+    Fault(FaultArgs),
     /// Follow the configuration: what is there, and then each change.
     ///
     /// Ends with Ctrl-C. When the control plane goes away it waits for it and goes on
@@ -100,6 +108,25 @@ pub(crate) struct ExportArgs {
     /// Form of the document.
     #[arg(short, long, value_enum, default_value_t = DocumentFormat::Yaml)]
     pub(crate) output: DocumentFormat,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Id of the agent, as `get agents` shows it.
+    #[arg(value_name = "AGENT")]
+    pub(crate) agent: String,
+    /// Bring it back into service.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Why, for people and the audit log.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Wait until it says that it is out of service with nothing in flight, at most so
+    /// long: then it can be stopped without loss.
+    #[arg(long, value_parser = duration, value_name = "DURATION", conflicts_with = "resume")]
+    pub(crate) wait: Option<Duration>,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

@@ -57,7 +57,7 @@ pub(super) fn table(agents: &ListAgentsResponse) -> String {
 }
 
 /// An agent that is being drained says so where others say that they are connected.
-fn state(agent: &Agent) -> String {
+pub(crate) fn state(agent: &Agent) -> String {
     let state = short_name(agent.state().as_str_name(), "AGENT_STATE_");
     match (agent.drain_requested, agent.draining) {
         (_, true) => format!("{state}, drained"),

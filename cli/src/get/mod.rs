@@ -2,13 +2,17 @@
 
 mod agents;
 mod breakers;
+mod faults;
 mod stats;
 
 use std::time::SystemTime;
 
-use trunkline_proto::admin::v1::ListBreakersRequest;
+use trunkline_proto::admin::v1::{ListBreakersRequest, ListFaultsRequest};
 
-pub(crate) use self::agents::all_agents;
+pub(crate) use self::{
+    agents::{all_agents, state as agent_state},
+    faults::table as faults_table,
+};
 use crate::{
     args::{GetArgs, Listing, ListingFormat},
     client::ControlPlane,
@@ -43,6 +47,12 @@ async fn listing(
                 .call(request, async |admin, request| admin.list_breakers(request).await)
                 .await?;
             show(output, "ListBreakersResponse", &list, breakers::table)?
+        }
+        Listing::Faults => {
+            let request = ListFaultsRequest {};
+            let list =
+                control_plane.call(request, async |admin, request| admin.list_faults(request).await).await?;
+            show(output, "ListFaultsResponse", &list, faults::table)?
         }
     };
     Ok(text)
