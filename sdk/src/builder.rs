@@ -9,6 +9,7 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
+use trunkline_transport::client::{self, AddressError, Trust};
 
 use crate::{Client, Error, directory::Directory};
 
@@ -30,6 +31,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ClientBuilder {
     address: String,
     api_key: Option<SecretString>,
+    authorities: Option<Vec<u8>>,
     deadline: Duration,
     connect_timeout: Duration,
     user_agent: Option<String>,
@@ -40,6 +42,7 @@ impl ClientBuilder {
         Self {
             address,
             api_key: None,
+            authorities: None,
             deadline: DEFAULT_DEADLINE,
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             user_agent: None,
@@ -49,6 +52,13 @@ impl ClientBuilder {
     /// The app's key, sent as `authorization: Bearer …`. Not shown in any output.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.api_key = Some(SecretString::from(key.into()));
+        self
+    }
+
+    /// Trusts these certificate authorities, PEM, for `https://` addresses, and no others.
+    /// Default: the public ones.
+    pub fn ca_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.authorities = Some(pem.into());
         self
     }
 
@@ -92,7 +102,14 @@ impl ClientBuilder {
     }
 
     fn build(self) -> Result<(Client, Endpoint), Error> {
-        let dialer = Dialer { connect_timeout: self.connect_timeout, user_agent: self.user_agent };
+        let trust = match &self.authorities {
+            None => Trust::public(),
+            Some(pem) => Trust::pem(pem, "it").map_err(|error| Error::InvalidSetting {
+                setting: "ca_certificate",
+                problem: error.to_string(),
+            })?,
+        };
+        let dialer = Dialer { trust, connect_timeout: self.connect_timeout, user_agent: self.user_agent };
         let authorization = self.api_key.as_ref().map(bearer).transpose()?;
         let endpoint = dialer.endpoint(&self.address)?;
         let home = endpoint.connect_lazy();
@@ -106,6 +123,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("address", &self.address)
             .field("api_key", &self.api_key.as_ref().map(|_| "[hidden]"))
+            .field("has_own_authorities", &self.authorities.is_some())
             .field("deadline", &self.deadline)
             .field("connect_timeout", &self.connect_timeout)
             .field("user_agent", &self.user_agent)
@@ -128,23 +146,24 @@ fn bearer(key: &SecretString) -> Result<MetadataValue<Ascii>, Error> {
 /// Makes channels to any address with the same settings.
 #[derive(Debug)]
 pub(crate) struct Dialer {
+    trust: Trust,
     connect_timeout: Duration,
     user_agent: Option<String>,
 }
 
 impl Dialer {
     pub(crate) fn endpoint(&self, address: &str) -> Result<Endpoint, Error> {
-        let invalid = |problem: &str| Error::InvalidAddress {
+        let invalid = |error: AddressError| Error::InvalidAddress {
             address: address.to_owned(),
-            problem: problem.to_owned(),
+            problem: match error {
+                AddressError::NotAUrl { .. } => {
+                    "it is not a URL; write https://host:port, or http://host:port on a trusted network"
+                        .to_owned()
+                }
+                AddressError::Tls { error, .. } => format!("set up TLS: {error}"),
+            },
         };
-        let endpoint = Endpoint::from_shared(address.to_owned())
-            .map_err(|_| invalid("it is not a URL; write http://host:port"))?;
-        match endpoint.uri().scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(invalid("TLS is not built yet; write http://host:port")),
-            _ => return Err(invalid("it has no scheme; write http://host:port")),
-        }
+        let endpoint = client::endpoint(address, &self.trust).map_err(invalid)?;
         let endpoint = endpoint
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -179,13 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn addresses_without_http_are_refused_with_the_right_form() {
-        for address in ["127.0.0.1:7700", "https://127.0.0.1:7700", "ftp://x", "", "http://a b"] {
+    fn addresses_without_a_scheme_are_refused_with_the_right_form() {
+        for address in ["127.0.0.1:7700", "ftp://x", "", "http://a b"] {
             let error = Client::builder(address).build().unwrap_err();
             let text = error.to_string();
             assert!(text.contains("http://host:port"), "{address}: {text}");
             assert!(!error.is_retryable());
         }
+    }
+
+    #[test]
+    fn a_text_without_an_authority_is_refused() {
+        let error = Client::builder("https://127.0.0.1:1").ca_certificate("hello").build().unwrap_err();
+        assert!(matches!(error, Error::InvalidSetting { setting: "ca_certificate", .. }), "{error}");
     }
 
     #[test]

@@ -15,10 +15,7 @@ use tokio::{
     runtime::{Builder, Runtime},
     sync::mpsc,
 };
-use tokio_stream::{
-    StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use trunkline_proto::{
@@ -31,6 +28,7 @@ use trunkline_proto::{
     },
     types::v1::Decision,
 };
+use trunkline_transport::{incoming::incoming, tls::Acceptor};
 
 /// Far beyond what loopback needs; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,8 +73,14 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
+        Self::with(behaviour, None).await
+    }
+
+    /// One that speaks TLS.
+    pub(crate) async fn with(behaviour: Behaviour, tls: Option<Acceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (calls_in, calls) = mpsc::channel(64);
         let (ended_in, ended_streams) = mpsc::channel(64);
         let service = Service { name: address.clone(), behaviour, calls: calls_in, ended: ended_in };
@@ -86,7 +90,7 @@ impl Fake {
             let listener = TcpListener::from_std(listener).unwrap();
             Server::builder()
                 .add_service(RoutingServiceServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(incoming(listener, tls))
                 .await
                 .unwrap();
         });

@@ -3,3 +3,4 @@
 mod calls;
 mod fake;
 mod redirect;
+mod tls;
