@@ -6,6 +6,7 @@
 mod compose;
 mod container;
 mod secrets;
+mod started;
 mod systemd;
 mod unit;
 

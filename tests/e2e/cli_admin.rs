@@ -9,6 +9,7 @@ use trunkline_tests::{
 struct World {
     provider: Provider,
     control_plane: ControlPlane,
+    admin: Admin,
     agent: Agent,
     /// The agent's id.
     id: String,
@@ -23,7 +24,7 @@ impl World {
         let agent = Agent::following(&control_plane.url);
         agent.ready().await;
         let id = admin.agents_hold(1, 1).await.remove(0).agent_id;
-        Self { provider, control_plane, agent, id }
+        Self { provider, control_plane, admin, agent, id }
     }
 
     /// The results of a command that must have done what it was told.
@@ -156,4 +157,20 @@ async fn probe_tells_good_from_bad() {
     let missing = trunkline(&control_plane.url, &["probe", &format!("{}/nothing", control_plane.ops_url)]);
     assert_eq!(missing.code, 1);
     assert!(missing.stderr.contains("404"), "{missing:?}");
+}
+
+#[tokio::test]
+async fn history_shows_what_was_counted_in_that_time() {
+    let world = World::new().await;
+    assert_eq!(world.agent.chat(false).await.status, 200);
+    world.admin.stats_count(1).await;
+    let table = world.done(&["get", "history", "--since", "10m", "--resolution", "10s"]);
+    assert!(table.contains("alpha/m") && table.ends_with("in steps of 10 s\n"), "{table}");
+    let json = world.done(&["get", "history", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["points"][0]["row"]["attempts"], "1");
+    let now = world.done(&["get", "stats", "--since", "1h", "-o", "json"]);
+    assert!(now.contains(r#""attempts": "1""#), "{now}");
+    let nothing = world.done(&["get", "history", "--since", "10m", "--deployment", "alpha/other"]);
+    assert_eq!(nothing, "no attempts in that time\n");
 }

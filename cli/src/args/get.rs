@@ -43,6 +43,8 @@ pub(crate) enum Listing {
     },
     /// Drills that are active.
     Faults,
+    /// Counts of each deployment over time.
+    History(HistoryArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -57,6 +59,25 @@ pub(crate) struct StatsArgs {
     #[arg(long, value_parser = moment, value_name = "TIME", requires = "since")]
     pub(crate) until: Option<Moment>,
     /// Only requests of this virtual model.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub(crate) virtual_model: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// From then on: 2026-11-22T16:00:00Z, or 2h for two hours ago.
+    #[arg(long, value_parser = moment, default_value = "1h", value_name = "TIME")]
+    pub(crate) since: Moment,
+    /// Up to then. Default: now.
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+    /// Length of a step: 10s, 1m or 1h. Default: the finest that is kept for all of it.
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) resolution: Option<Duration>,
+    /// Only this deployment.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub(crate) deployment: String,
+    /// Only attempts for this virtual model.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub(crate) virtual_model: String,
 }

@@ -17,7 +17,7 @@ pub(crate) use self::value::Moment;
 pub(crate) use self::{
     connection::Connection,
     drill::{Effect, FaultArgs, FaultCommand, InjectArgs},
-    get::{GetArgs, Listing, ListingFormat, StatsArgs},
+    get::{GetArgs, HistoryArgs, Listing, ListingFormat, StatsArgs},
     up::{LogArgs, LogFormat, UpArgs},
     value::duration,
 };

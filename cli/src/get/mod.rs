@@ -3,6 +3,7 @@
 mod agents;
 mod breakers;
 mod faults;
+mod history;
 mod stats;
 
 use std::time::SystemTime;
@@ -53,6 +54,10 @@ async fn listing(
             let list =
                 control_plane.call(request, async |admin, request| admin.list_faults(request).await).await?;
             show(output, "ListFaultsResponse", &list, faults::table)?
+        }
+        Listing::History(args) => {
+            let history = history::all(control_plane, &args, now).await?;
+            show(output, "QueryHistoryResponse", &history, history::table)?
         }
     };
     Ok(text)
