@@ -18,3 +18,4 @@ mod knobs;
 mod local_errors;
 mod main_job;
 mod mid_stream;
+mod secrets;

@@ -26,6 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 #[derive(Debug, Default)]
 struct Output {
     lines: VecDeque<String>,
+    /// Texts that may be in no line, and the lines they were in.
+    canaries: Vec<String>,
+    found: Vec<String>,
     listening: HashMap<String, String>,
     ended: bool,
 }
@@ -43,6 +46,16 @@ pub struct Process {
 impl Process {
     /// Starts one of the executables of this package, such as `tested-agent`.
     pub fn start(executable: &str, arguments: &[String], variables: &[(&str, &str)]) -> Self {
+        Self::watched(executable, arguments, variables, &[])
+    }
+
+    /// The same, and remembers each line with one of these texts.
+    pub fn watched(
+        executable: &str,
+        arguments: &[String],
+        variables: &[(&str, &str)],
+        canaries: &[&str],
+    ) -> Self {
         let mut command = Command::new(path(executable));
         // Variables of the product from outside would be flags that no test wrote.
         for (name, _) in env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
@@ -57,6 +70,7 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("start {executable}: {error}"));
         let output = SharedOutput::default();
+        output.0.lock().canaries = canaries.iter().map(|text| (*text).to_owned()).collect();
         follow(child.stdout.take().unwrap(), Arc::clone(&output), true);
         follow(child.stderr.take().unwrap(), Arc::clone(&output), false);
         Self { name: executable.to_owned(), child, output }
@@ -82,6 +96,11 @@ impl Process {
     /// Whether a line with this text was printed so far.
     pub fn said(&self, text: &str) -> bool {
         self.output.0.lock().lines.iter().any(|line| line.contains(text))
+    }
+
+    /// Lines with a text that it was watched for.
+    pub fn found(&self) -> Vec<String> {
+        self.output.0.lock().found.clone()
     }
 
     /// The process id.
@@ -142,6 +161,9 @@ fn follow(pipe: impl Read + Send + 'static, output: SharedOutput, is_stdout: boo
             let announced = line.strip_prefix("listening ").and_then(|rest| rest.trim().split_once(' '));
             if let Some((role, url)) = announced.filter(|_| is_stdout) {
                 output.listening.insert(role.to_owned(), url.to_owned());
+            }
+            if output.canaries.iter().any(|text| line.contains(text.as_str())) {
+                output.found.push(line.clone());
             }
             if output.lines.len() == LINES_MAX {
                 output.lines.pop_front();
