@@ -1,7 +1,7 @@
 //! `probe`: is a URL's answer good? For health checks where nothing else is installed.
 
 use anyhow::{Context as _, anyhow};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Collected, Empty, Limited};
 use hyper::{
     Request, StatusCode, Uri,
     body::Bytes,
@@ -104,7 +104,7 @@ impl Target {
             let status = response.status();
             let body = Limited::new(response.into_body(), TEXT_BYTES_MAX).collect().await;
             // The status is the answer; a text that is too long or cut off says no more.
-            let text = body.map(|body| body.to_bytes()).unwrap_or_default();
+            let text = body.map(Collected::to_bytes).unwrap_or_default();
             Ok((status, String::from_utf8_lossy(&text).into_owned()))
         };
         tokio::pin!(answer, connection);

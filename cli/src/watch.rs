@@ -1,6 +1,6 @@
 //! `watch`: the configuration as it is, and each change as it comes.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status, Streaming};
@@ -130,7 +130,8 @@ fn lines(message: &WatchResourcesResponse) -> String {
     let verb = if message.initial { "has" } else { "sets" };
     let mut text = String::new();
     let mut line = |verb: &str, (kind, name): (&str, &str)| {
-        text.push_str(&format!("{revision}  {verb:<7}  {kind:<13}  {name}\n"));
+        // Writing to a String can't fail.
+        writeln!(text, "{revision}  {verb:<7}  {kind:<13}  {name}").ok();
     };
     for upsert in &message.upserts {
         line(

@@ -2,6 +2,7 @@
 //! nothing overwritten.
 
 use std::{
+    fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -67,7 +68,10 @@ fn document_knows_the_hash_of_the_apps_key() {
     let document = content(&directory, "trunkline.yaml");
     let config = trunkline_proto::document::load_and_check(&document).unwrap();
     let hash = Sha256::digest(content(&directory, "app.key"));
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash.iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    });
     assert_eq!(config.api_keys[0].secret_sha256, hash);
 }
 
