@@ -12,6 +12,8 @@ mod pairs;
 mod plan;
 pub(crate) mod query;
 pub(crate) mod report;
+#[cfg(test)]
+mod retention;
 mod rollups;
 mod sequence;
 #[cfg(test)]

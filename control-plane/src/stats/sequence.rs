@@ -7,7 +7,8 @@ const INCARNATIONS_MAX: usize = 8;
 /// What to do with a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// It is the next one; with `gap`, those before it will never come.
+    /// It is the next one; with `gap`, those before it will never come. Of an incarnation
+    /// that is not known, it may be that they were merged before, and forgotten here.
     Merge { gap: bool },
     /// It was merged before: acknowledge again, count nothing.
     Ignore,
@@ -45,7 +46,7 @@ impl Sequences {
         let action = if seq <= sequence.last {
             Action::Ignore
         } else if seq == sequence.last + 1 || sequence.gap == Some(seq) {
-            let gap = seq != sequence.last + 1;
+            let gap = sequence.last > 0 && seq != sequence.last + 1;
             sequence.last = seq;
             sequence.gap = None;
             Action::Merge { gap }
@@ -90,6 +91,13 @@ mod tests {
         assert_eq!(healed.take("i", 3), (Action::Merge { gap: false }, 3));
         assert_eq!(sequences.take("i", 3), (Action::Merge { gap: true }, 3));
         assert_eq!(sequences.take("i", 4), (Action::Merge { gap: false }, 4));
+    }
+
+    #[test]
+    fn what_this_side_forgot_is_no_gap_of_the_agent() {
+        let mut sequences = Sequences::default();
+        assert_eq!(sequences.take("i", 57), (Action::AskAgain, 0));
+        assert_eq!(sequences.take("i", 57), (Action::Merge { gap: false }, 57));
     }
 
     #[test]
