@@ -1,6 +1,11 @@
 //! Static stability: with the control plane gone, killed or not there yet, an agent
 //! serves from what it has.
 
+use std::{
+    env,
+    time::{Duration, Instant},
+};
+
 use trunkline_tests::{
     agent::Agent,
     control_plane::ControlPlane,
@@ -91,4 +96,42 @@ async fn control_plane_is_ready_once_it_listens() {
     let response = reqwest::get(format!("{}/readyz", control_plane.ops_url)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(control_plane.stop().await.0, Some(0));
+}
+
+/// How long the control plane is away in the long test; `make away` makes it ten minutes.
+fn away_for() -> Duration {
+    let seconds = env::var("TRUNKLINE_TEST_AWAY_SECONDS").map_or(6, |text| text.parse().expect("seconds"));
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn an_agent_serves_for_as_long_as_the_control_plane_is_away() {
+    let (alpha, beta) = (Provider::start("alpha").await, Provider::start("beta").await);
+    let control_plane = ControlPlane::start();
+    control_plane.admin().await.apply(&Document::even(&[&alpha, &beta])).await;
+    let mut agent = Agent::following(&control_plane.url);
+    agent.ready().await;
+
+    let away = control_plane.kill();
+    let began = Instant::now();
+    let mut restarts = 0;
+    while began.elapsed() < away_for() {
+        for stream in [false, true] {
+            assert_eq!(agent.chat(stream).await.text(), ANSWER, "after {:?}", began.elapsed());
+        }
+        if began.elapsed() > away_for() * (restarts + 1) / 3 {
+            restarts += 1;
+            agent = agent.stop_and_start().await;
+            agent.ready().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(restarts >= 1, "the agent was never restarted");
+
+    let control_plane = away.start();
+    let admin = control_plane.admin().await;
+    admin.agents_hold(1, 1).await;
+    let sent = alpha.requests() + beta.requests();
+    let rows = admin.stats_count(sent).await;
+    assert_eq!(rows.values().map(|row| row.successes).sum::<u64>(), sent);
 }

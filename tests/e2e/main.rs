@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bad_input;
 mod breakers;
 mod cli_admin;
 mod client_leaves;
 mod control_plane_away;
 mod credentials;
+mod disk_full;
 mod drain;
 mod durability;
 mod dying_provider;
@@ -18,4 +20,7 @@ mod knobs;
 mod local_errors;
 mod main_job;
 mod mid_stream;
+mod reconnect_storm;
 mod secrets;
+mod skew;
+mod telemetry_faults;

@@ -1,6 +1,9 @@
 //! An agent as a process, with a client for its HTTP.
 
-use std::fs;
+use std::{
+    fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -71,6 +74,31 @@ impl Agent {
         self.process.kill();
         let Self { data, settings, .. } = self;
         Self::start(settings, data)
+    }
+
+    /// Has it finish and end, and starts it again on the same data.
+    pub async fn stop_and_start(mut self) -> Self {
+        self.process.terminate();
+        let status = self.process.ended().await;
+        assert_eq!(status.code(), Some(0), "{}", self.process.log());
+        let Self { data, settings, .. } = self;
+        Self::start(settings, data)
+    }
+
+    /// Waits until what it has counted by now is on its disk.
+    pub async fn spooled(&self) {
+        let spool = self.data.path().join("agent").join("telemetry.spool");
+        let since = SystemTime::now();
+        // The write after the next one began after this call.
+        let mut seen = Vec::new();
+        let newer = async || {
+            let written = fs::metadata(&spool).and_then(|about| about.modified()).unwrap_or(UNIX_EPOCH);
+            if written > since && !seen.contains(&written) {
+                seen.push(written);
+            }
+            seen.len()
+        };
+        until("the agent to write its spool", newer, |writes| *writes >= 1).await;
     }
 
     fn start(settings: Settings, data: TempDir) -> Self {

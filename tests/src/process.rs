@@ -46,17 +46,45 @@ pub struct Process {
 impl Process {
     /// Starts one of the executables of this package, such as `tested-agent`.
     pub fn start(executable: &str, arguments: &[String], variables: &[(&str, &str)]) -> Self {
-        Self::watched(executable, arguments, variables, &[])
+        Self::start_under(&[], executable, arguments, variables)
     }
 
-    /// The same, and remembers each line with one of these texts.
+    /// The same, started by another command, such as `nsenter` with its arguments, that
+    /// becomes the executable.
+    pub fn start_under(
+        wrapper: &[String],
+        executable: &str,
+        arguments: &[String],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let command = match wrapper {
+            [] => Command::new(path(executable)),
+            [program, rest @ ..] => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(path(executable));
+                command
+            }
+        };
+        Self::spawn(command, executable, arguments, variables, &[])
+    }
+
+    /// One that remembers each line with one of these texts.
     pub fn watched(
         executable: &str,
         arguments: &[String],
         variables: &[(&str, &str)],
         canaries: &[&str],
     ) -> Self {
-        let mut command = Command::new(path(executable));
+        Self::spawn(Command::new(path(executable)), executable, arguments, variables, canaries)
+    }
+
+    fn spawn(
+        mut command: Command,
+        executable: &str,
+        arguments: &[String],
+        variables: &[(&str, &str)],
+        canaries: &[&str],
+    ) -> Self {
         // Variables of the product from outside would be flags that no test wrote.
         for (name, _) in env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
             command.env_remove(name);
