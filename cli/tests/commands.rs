@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline_control_plane::{
     security::Security,
-    start::{Listen, Options, start},
+    start::{Listen, Options, Recovery, start},
 };
 
 const DOCUMENT: &str = "
@@ -49,6 +49,7 @@ impl Setting {
             grpc: loopback(),
             ops: loopback(),
             data_dir: None,
+            recovery: Recovery::default(),
             config: None,
             security: Security::default(),
         };

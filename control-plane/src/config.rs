@@ -37,6 +37,16 @@ pub struct Flags {
     )]
     pub data_dir: PathBuf,
 
+    /// Go on from a store that was rolled back, under a new epoch: all agents take its
+    /// older state over. For one start.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_ACCEPT_ROLLBACK", value_parser = BoolishValueParser::new())]
+    pub accept_rollback: bool,
+
+    /// Make the store from a file of ExportState, under a new epoch. Refused where there
+    /// is a store already.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_IMPORT_STATE", value_name = "FILE")]
+    pub import_state: Option<PathBuf>,
+
     /// Configuration document, YAML or JSON.
     #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use trunkline_control_plane::{
     config::{Flags, LogFormat},
     security::{Security, TlsFiles},
-    start::{ConfigSource, Listen, Options, StartError, start},
+    start::{ConfigSource, Listen, Options, Recovery, StartError, start},
 };
 
 /// The configuration, or the command line, is wrong; starting again won't help.
@@ -74,6 +74,7 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
         grpc: Listen::Address(flags.listen),
         ops: Listen::Address(flags.ops_listen),
         data_dir: Some(flags.data_dir),
+        recovery: Recovery { accept_rollback: flags.accept_rollback, import_state: flags.import_state },
         config,
         security,
     };

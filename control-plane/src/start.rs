@@ -43,10 +43,21 @@ pub struct Options {
     pub ops: Listen,
     /// Where durable state is kept. None: in memory, for tests.
     pub data_dir: Option<PathBuf>,
+    /// What to do about a store that is missing or older than it was.
+    pub recovery: Recovery,
     /// A configuration document to begin with.
     pub config: Option<ConfigSource>,
     /// Who may reach it. Needed beyond loopback.
     pub security: Security,
+}
+
+/// What an operator decided about a store that is missing or older than it was.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// Go on from an older state, under a new epoch.
+    pub accept_rollback: bool,
+    /// Make the store from this file of ExportState.
+    pub import_state: Option<PathBuf>,
 }
 
 /// A listener, or where to make one.
@@ -150,7 +161,11 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let (ops_listener, ops_addr) =
         listen("control-plane-ops", options.ops, |address| security.check_ops(address))?;
     let (grpc_tls, ops_tls) = (security.acceptor(Protocols::H2)?, security.acceptor(Protocols::Http1)?);
-    let repository_options = RepositoryOptions { data_dir: options.data_dir };
+    let repository_options = RepositoryOptions {
+        data_dir: options.data_dir,
+        accept_rollback: options.recovery.accept_rollback,
+        import: options.recovery.import_state,
+    };
     let repository = tokio::task::spawn_blocking(move || Repository::open(repository_options)).await??;
     if let Some(document) = document {
         bootstrap::bring_in(&repository, document).await?;

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_control_plane::{
     config::ConfigPolicy,
     security::Security,
-    start::{ConfigSource, Listen, Options, start},
+    start::{ConfigSource, Listen, Options, Recovery, start},
 };
 
 use super::simulated::{self, Simulated};
@@ -45,6 +45,7 @@ impl Parts {
             grpc: Listen::Address(args.control_plane_listen),
             ops: Listen::Address(args.control_plane_ops_listen),
             data_dir: Some(args.data_dir.join("control-plane")),
+            recovery: Recovery::default(),
             config: args.config.as_deref().map(|path| config_source(path, args)).transpose()?,
             security: Security { insecure: args.insecure, ..Security::default() },
         };

@@ -42,7 +42,7 @@ use crate::{
     config::ConfigPolicy,
     repository::{Repository, RepositoryOptions},
     security::{Security, TlsFiles},
-    start::{Listen, Options, Running, StartError, start},
+    start::{Listen, Options, Recovery, Running, StartError, start},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -108,7 +108,14 @@ fn options(security: Security, app_keys: bool) -> Options {
     let key = Sha256::digest(APP_KEY).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let text = format!("api_keys: [{{name: team-a, secret_sha256: {key}}}]\n");
     let config = ConfigSource { origin: "test".to_owned(), text, policy: ConfigPolicy::Always };
-    Options { grpc: any(), ops: any(), data_dir: None, config: app_keys.then_some(config), security }
+    Options {
+        grpc: any(),
+        ops: any(),
+        data_dir: None,
+        recovery: Recovery::default(),
+        config: app_keys.then_some(config),
+        security,
+    }
 }
 
 fn security(directory: &Path) -> (Security, Trust) {

@@ -34,7 +34,7 @@ pub enum OpenError {
     },
     /// Commits that were acknowledged are gone.
     #[error(
-        "the journal {} ends at record {journal}, but record {seen} was acknowledged before: restore the journal from a backup, or move {} away to go on without what is lost",
+        "the journal {} ends at record {journal}, but record {seen} was acknowledged before: restore the journal from a backup, or start with --accept-rollback to go on without what is lost, under a new epoch (the view is in {})",
         directory.display(),
         view.display()
     )]
@@ -48,8 +48,29 @@ pub enum OpenError {
         /// The last record that the view knows of.
         seen: u64,
     },
+    /// There is a store where one was to be made.
+    #[error(
+        "there is a store in {} already: start without --import-state to use it, or name an empty data directory",
+        directory.display()
+    )]
+    NotEmpty {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// No store can be made from that file. Nothing of the store was written.
+    #[error("import {}: {cause}", file.display())]
+    Import {
+        /// The file of ExportState.
+        file: PathBuf,
+        /// Why not.
+        cause: String,
+    },
     /// The stored configuration does not pass the checks of this program.
-    #[error("the stored configuration of revision {revision} is refused by this version: {problems}")]
+    #[error(
+        "the stored configuration of revision {revision} is refused by this version:\n{problems}\nNothing was \
+         changed. Start the version that wrote it, correct these fields with `trunkline apply`, and start \
+         this one again; or start this one with another data directory and a corrected --config"
+    )]
     Refused {
         /// Its revision.
         revision: u64,

@@ -10,8 +10,10 @@
 
 mod drain;
 mod error;
+mod export;
 mod fault;
 mod fold;
+mod history;
 mod open;
 mod orders;
 mod recent;
@@ -20,6 +22,7 @@ mod stage;
 mod state;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod trouble;
 mod verdict;
 mod view;
@@ -29,16 +32,15 @@ mod writes;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot, watch};
-use trunkline_proto::admin::v1::Config;
-use trunkline_proto::types::v1::Fault;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use drain::{DRAINS_MAX, DrainSet};
 pub use error::{CommitError, OpenError};
 pub use fault::{DRILLS_MAX, Drill, FaultSet};
+pub use history::{AuditQuery, Audited, Commit, HistoryError, HistoryPage, Place};
 pub use requests::Remembered;
 pub use stage::Edited;
 pub use state::ConfigState;
@@ -69,6 +71,12 @@ pub struct Repository {
 pub struct RepositoryOptions {
     /// The data directory, made if missing. None: in memory, for tests.
     pub data_dir: Option<PathBuf>,
+    /// Go on from a store that is older than what agents, or its own view, know of it:
+    /// under a new epoch, so that no version ever names two states.
+    pub accept_rollback: bool,
+    /// A file of [`Repository::export_state`] to make the store from. Refused where
+    /// there is a store already.
+    pub import: Option<PathBuf>,
 }
 
 /// A key and its value, opaque to the repository.
@@ -85,6 +93,10 @@ pub(crate) struct Shared {
     recent: RwLock<Recent>,
     /// None: everything is in memory.
     journal: Option<JournalReader>,
+    /// Places for those who read the journal.
+    queries: Arc<Semaphore>,
+    /// The place for who exports.
+    exports: Arc<Semaphore>,
     health: watch::Sender<StoreHealth>,
 }
 

@@ -4,23 +4,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use trunkline_routing::table::Version;
 
 use super::fold::Folded;
+use super::history::QUERIES_MAX;
 use super::recent::{self, Recent};
 use super::requests::Requests;
+use super::transfer;
 use super::view::{Mark, View};
 use super::writer::{Disk, Writer};
-use super::{ConfigState, OpenError, RepositoryOptions, Shared};
+use super::{ConfigState, OpenError, RepositoryOptions, Shared, now_unix_ms};
 use crate::store::ballast::Ballast;
-use crate::store::journal::{Journal, JournalReader};
+use crate::store::journal::{Journal, JournalReader, Opened, Record, Snapshot};
 use crate::store::sled::{SledStore, move_aside};
 use crate::store::{StoreError, StoreHealth, directory};
 
 pub(super) fn open(options: RepositoryOptions) -> Result<(Writer, Arc<Shared>), OpenError> {
-    match options.data_dir {
-        Some(directory) => open_on_disk(&directory),
+    match options.data_dir.clone() {
+        Some(directory) => open_on_disk(&directory, &options),
         None => open_in_memory(),
     }
 }
@@ -33,7 +35,7 @@ fn open_in_memory() -> Result<(Writer, Arc<Shared>), OpenError> {
     Ok((writer, shared))
 }
 
-fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
+fn open_on_disk(data_dir: &Path, options: &RepositoryOptions) -> Result<(Writer, Arc<Shared>), OpenError> {
     let lock = directory::lock(data_dir).map_err(|cause| OpenError::Io {
         action: "lock",
         path: data_dir.to_owned(),
@@ -41,6 +43,9 @@ fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
     })?;
     let lock = lock.ok_or_else(|| OpenError::InUse { directory: data_dir.to_owned() })?;
     let journal_dir = data_dir.join("journal");
+    if let Some(file) = &options.import {
+        transfer::import(file, data_dir)?;
+    }
     let opened = Journal::open(&journal_dir)?;
     // What is acknowledged must be found again after a power loss: so must its directory.
     for directory in [Some(data_dir), data_dir.parent()].into_iter().flatten() {
@@ -57,19 +62,23 @@ fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
             "the journal ended in an interrupted write that was never acknowledged; cut off"
         );
     }
-    let journal = opened.journal;
-    let recent = recent::of(journal.epoch(), &opened.snapshot, &opened.records);
-    let (mut folded, mut requests) = Folded::from_snapshot(opened.snapshot);
-    for record in opened.records {
+    let Opened { mut journal, snapshot, mut records, .. } = opened;
+    let mut found = open_view(data_dir);
+    if options.accept_rollback {
+        records.push(new_epoch(&mut journal, &snapshot, &records)?);
+    } else {
+        refuse_rollback(&found.view, journal.tip().0, &journal_dir, &found.directory)?;
+    }
+    let recent = recent::of(journal.epoch(), &snapshot, &records);
+    let (mut folded, mut requests) = Folded::from_snapshot(snapshot);
+    for record in records {
         folded.apply(record).into_iter().for_each(|done| requests.insert(done));
     }
     let shared = publish(journal.epoch(), &folded, recent, Some(journal.reader()))?;
 
     let mark = Mark::new(journal.epoch(), journal.tip());
-    let mut found = open_view(data_dir);
-    refuse_rollback(&found.view, &mark, &journal_dir, &found.directory)?;
     let state = Arc::clone(&shared.config.borrow());
-    bring_up_to_date(&mut found, &mark, &state, &folded);
+    bring_up_to_date(&mut found, &mark, &state, &folded, options.import.is_some());
     let ballast = Ballast::of(data_dir);
     if let (Err(cause), None) = (ballast.load(), &found.trouble) {
         found.trouble = Some(format!("no space for the ballast in {}: {cause}", data_dir.display()));
@@ -80,6 +89,33 @@ fn open_on_disk(data_dir: &Path) -> Result<(Writer, Arc<Shared>), OpenError> {
     let mut writer = Writer::new(Arc::clone(&shared), epoch, (folded, requests), found.view, Some(disk));
     writer.begin(found.lost, found.trouble);
     Ok((writer, shared))
+}
+
+/// Gives the journal another name, so that what is committed from now on is never taken
+/// for what was lost. The record says what the name was.
+fn new_epoch(journal: &mut Journal, snapshot: &Snapshot, records: &[Record]) -> Result<Record, OpenError> {
+    let former = journal.epoch().to_owned();
+    let mut record = Record {
+        revision: records.last().map_or(snapshot.revision, |record| record.revision),
+        unix_ms: now_unix_ms(),
+        principal: "command-line".to_owned(),
+        method: "accept-rollback".to_owned(),
+        subject: former.clone(),
+        epoch: Some(uuid::Uuid::new_v4().to_string()),
+        ..Record::default()
+    };
+    let written = journal.append_unsynced(&mut record).and_then(|()| journal.sync());
+    written.map_err(|cause| OpenError::Io {
+        action: "write a new epoch to",
+        path: "journal".into(),
+        cause: std::io::Error::other(cause),
+    })?;
+    tracing::warn!(
+        former,
+        epoch = journal.epoch(),
+        "a rolled-back store was accepted; start without --accept-rollback from now on"
+    );
+    Ok(record)
 }
 
 /// The first states that others see.
@@ -107,6 +143,8 @@ fn publish(
         drains: watch::Sender::new(Arc::clone(&folded.drains)),
         recent: RwLock::new(recent),
         journal,
+        queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+        exports: Arc::new(Semaphore::new(1)),
         health: watch::Sender::new(StoreHealth::Ok),
     }))
 }
@@ -158,21 +196,16 @@ fn sled_view(directory: &Path) -> Result<View, StoreError> {
 
 /// A view knows of acknowledged records only. If it knows of more than the journal has,
 /// the journal lost some; going on would give their revisions to other configurations.
-fn refuse_rollback(view: &View, tip: &Mark, journal_dir: &Path, view_dir: &Path) -> Result<(), OpenError> {
+fn refuse_rollback(view: &View, journal: u64, journal_dir: &Path, view_dir: &Path) -> Result<(), OpenError> {
     let seen = view.mark().ok().flatten().map_or(0, |mark| mark.sequence);
-    if seen <= tip.sequence {
+    if seen <= journal {
         return Ok(());
     }
-    Err(OpenError::RolledBack {
-        directory: journal_dir.to_owned(),
-        view: view_dir.to_owned(),
-        journal: tip.sequence,
-        seen,
-    })
+    Err(OpenError::RolledBack { directory: journal_dir.to_owned(), view: view_dir.to_owned(), journal, seen })
 }
 
 /// Makes the view show the journal's state, and says what differed.
-fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, folded: &Folded) {
+fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, folded: &Folded, imported: bool) {
     if found.trouble.is_some() {
         // It is in memory until there is room; nothing can be told from it.
         return;
@@ -182,7 +215,7 @@ fn bring_up_to_date(found: &mut FoundView, tip: &Mark, state: &ConfigState, fold
     match shown {
         Ok(0) => {}
         // sled can open damaged files as empty ones, and say nothing.
-        Ok(_) if before.is_none() && tip.sequence > 0 && found.lost.is_none() => {
+        Ok(_) if before.is_none() && tip.sequence > 0 && found.lost.is_none() && !imported => {
             tracing::error!("the view is gone: rebuilt from the journal; telemetry totals are lost");
             found.lost = Some("the view was gone; telemetry totals before this start are lost".into());
         }

@@ -3,16 +3,23 @@
 mod batch;
 mod corruption;
 mod orders;
+mod rollback;
+mod transfer;
 
 use std::fs;
 use std::path::Path;
 
-use trunkline_proto::types::v1 as types;
+use std::time::Duration;
+use trunkline_proto::admin::v1::Config;
+use trunkline_proto::types::v1::{self as types, Fault};
 
 use super::*;
 
 fn on_disk(directory: &Path) -> Result<Arc<Repository>, OpenError> {
-    Repository::open(RepositoryOptions { data_dir: Some(directory.to_owned()) })
+    Repository::open(RepositoryOptions {
+        data_dir: Some(directory.to_owned()),
+        ..RepositoryOptions::default()
+    })
 }
 
 fn in_memory() -> Arc<Repository> {

@@ -4,6 +4,7 @@ mod admin;
 mod agents;
 mod drills;
 mod history;
+mod revisions;
 mod routing;
 mod scripted;
 mod start;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use trunkline_control_plane::{
     security::Security,
-    start::{Listen, Options, Running, start},
+    start::{Listen, Options, Recovery, Running, start},
 };
 use trunkline_proto::{
     admin::v1::{Config, admin_service_client::AdminServiceClient},
@@ -83,7 +83,14 @@ impl Plane {
 
 pub(crate) fn options() -> Options {
     let any = || Listen::Address("127.0.0.1:0".parse().unwrap());
-    Options { grpc: any(), ops: any(), data_dir: None, config: None, security: Security::default() }
+    Options {
+        grpc: any(),
+        ops: any(),
+        data_dir: None,
+        recovery: Recovery::default(),
+        config: None,
+        security: Security::default(),
+    }
 }
 
 pub(crate) fn config(text: &str) -> Config {

@@ -2,6 +2,7 @@
 //! resource.
 
 mod agents;
+mod audit;
 mod breakers;
 mod config;
 mod deployments;
@@ -11,6 +12,8 @@ mod history;
 mod mask;
 mod page;
 mod providers;
+mod revisions;
+mod state;
 mod stats;
 mod virtual_models;
 mod watch;
@@ -24,15 +27,17 @@ use trunkline_proto::admin::v1::{
     CreateDeploymentResponse, CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest,
     CreateVirtualModelResponse, DeleteDeploymentRequest, DeleteDeploymentResponse, DeleteProviderRequest,
     DeleteProviderResponse, DeleteVirtualModelRequest, DeleteVirtualModelResponse, DrainAgentRequest,
-    DrainAgentResponse, ExportConfigRequest, ExportConfigResponse, GetDeploymentRequest,
+    DrainAgentResponse, ExportConfigRequest, ExportConfigResponse, ExportStateRequest, GetDeploymentRequest,
     GetDeploymentResponse, GetProviderRequest, GetProviderResponse, GetStatsRequest, GetStatsResponse,
     GetVirtualModelRequest, GetVirtualModelResponse, InjectFaultRequest, InjectFaultResponse,
     ListAgentsRequest, ListAgentsResponse, ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest,
     ListDeploymentsResponse, ListFaultsRequest, ListFaultsResponse, ListProvidersRequest,
-    ListProvidersResponse, ListVirtualModelsRequest, ListVirtualModelsResponse, QueryHistoryRequest,
-    QueryHistoryResponse, SetBreakerRequest, SetBreakerResponse, UpdateDeploymentRequest,
-    UpdateDeploymentResponse, UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest,
-    UpdateVirtualModelResponse, WatchResourcesRequest, admin_service_server::AdminService,
+    ListProvidersResponse, ListRevisionsRequest, ListRevisionsResponse, ListVirtualModelsRequest,
+    ListVirtualModelsResponse, QueryAuditRequest, QueryAuditResponse, QueryHistoryRequest,
+    QueryHistoryResponse, RollbackConfigRequest, RollbackConfigResponse, SetBreakerRequest,
+    SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse, UpdateProviderRequest,
+    UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse, WatchResourcesRequest,
+    admin_service_server::AdminService,
 };
 
 use super::Context;
@@ -55,6 +60,7 @@ impl Admin {
 #[tonic::async_trait]
 impl AdminService for Admin {
     type WatchResourcesStream = watch::Messages;
+    type ExportStateStream = state::Pieces;
 
     async fn watch_resources(
         &self,
@@ -196,6 +202,35 @@ impl AdminService for Admin {
         _: Request<ExportConfigRequest>,
     ) -> Result<Response<ExportConfigResponse>, Status> {
         Ok(Response::new(config::export(&self.context)))
+    }
+
+    async fn export_state(
+        &self,
+        _: Request<ExportStateRequest>,
+    ) -> Result<Response<Self::ExportStateStream>, Status> {
+        state::export(&self.context).await.map(Response::new)
+    }
+
+    async fn list_revisions(
+        &self,
+        request: Request<ListRevisionsRequest>,
+    ) -> Result<Response<ListRevisionsResponse>, Status> {
+        revisions::list(&self.context, request.get_ref()).await.map(Response::new)
+    }
+
+    async fn rollback_config(
+        &self,
+        request: Request<RollbackConfigRequest>,
+    ) -> Result<Response<RollbackConfigResponse>, Status> {
+        let principal = principal_of(&request);
+        revisions::rollback(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn query_audit(
+        &self,
+        request: Request<QueryAuditRequest>,
+    ) -> Result<Response<QueryAuditResponse>, Status> {
+        audit::query(&self.context, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_agents(

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use tonic::Status;
 use trunkline_proto::status;
 
-use crate::repository::{ConfigState, Repository};
+use crate::repository::{ConfigState, Place, Repository};
 
 /// Used when the caller names no size.
 const PAGE_SIZE_DEFAULT: usize = 100;
@@ -34,19 +34,11 @@ impl Page {
     /// Reads the request's fields. `listing` names what is listed and how it is
     /// filtered; a token of another listing is refused.
     pub(super) fn parse(listing: &str, size: i32, token: &str) -> Result<Self, Status> {
-        let size = match usize::try_from(size) {
-            Err(_) => {
-                return Err(status::invalid_field("page_size", "must not be negative; leave it out for 100"));
-            }
-            Ok(0) => PAGE_SIZE_DEFAULT,
-            Ok(size) => size.min(PAGE_SIZE_MAX),
-        };
+        let size = size_of(size)?;
         if token.is_empty() {
             return Ok(Self { size, after: String::new(), origin: None });
         }
-        let (origin, after) = decode(listing, token).ok_or_else(|| {
-            status::invalid_field("page_token", "must be a next_page_token of the same listing")
-        })?;
+        let (origin, after) = decode(listing, token).ok_or_else(wrong_token)?;
         Ok(Self { size, after, origin: Some(origin) })
     }
 
@@ -86,6 +78,44 @@ impl Page {
         let token = encode(listing, &origin, last);
         (rest, token)
     }
+}
+
+/// Where a page of the journal starts and how long it may be.
+#[derive(Debug)]
+pub(super) struct Past {
+    pub(super) size: usize,
+    /// None: at the newest commit.
+    pub(super) from: Option<Place>,
+}
+
+impl Past {
+    /// Reads the request's fields; see [`Page::parse`].
+    pub(super) fn parse(listing: &str, size: i32, token: &str) -> Result<Self, Status> {
+        let size = size_of(size)?;
+        if token.is_empty() {
+            return Ok(Self { size, from: None });
+        }
+        let (origin, _) = decode(listing, token).ok_or_else(wrong_token)?;
+        Ok(Self { size, from: Some(Place { sequence: origin.revision, epoch: origin.epoch }) })
+    }
+
+    /// The token of the page that starts at `next`.
+    pub(super) fn token(listing: &str, next: Option<&Place>) -> String {
+        let origin = next.map(|place| Origin { epoch: place.epoch.clone(), revision: place.sequence });
+        origin.map(|origin| encode(listing, &origin, "")).unwrap_or_default()
+    }
+}
+
+fn size_of(size: i32) -> Result<usize, Status> {
+    match usize::try_from(size) {
+        Err(_) => Err(status::invalid_field("page_size", "must not be negative; leave it out for 100")),
+        Ok(0) => Ok(PAGE_SIZE_DEFAULT),
+        Ok(size) => Ok(size.min(PAGE_SIZE_MAX)),
+    }
+}
+
+fn wrong_token() -> Status {
+    status::invalid_field("page_token", "must be a next_page_token of the same listing")
 }
 
 fn encode(listing: &str, origin: &Origin, last: &str) -> String {

@@ -16,16 +16,14 @@ use trunkline_proto::{
 };
 
 use crate::{
+    access::Principal,
     grpc::{Context, wire_version},
     repository::{ConfigState, Edited, Intent, Remembered},
 };
 
-/// Who writes while nobody has to say who he is.
-const ANONYMOUS: &str = "admin";
-
-/// Who sent `request`.
-pub(super) fn principal_of<T>(_request: &Request<T>) -> String {
-    ANONYMOUS.to_owned()
+/// Who sent `request`, as the audit log names it.
+pub(super) fn principal_of<T>(request: &Request<T>) -> String {
+    Principal::of(request).audit_name().to_string()
 }
 
 /// What a write asks for, apart from the change itself.

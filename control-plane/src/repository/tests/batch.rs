@@ -14,7 +14,7 @@ async fn pause(repository: &Arc<Repository>) -> std::sync::mpsc::Sender<()> {
     let (reached, paused) = oneshot::channel();
     let job = Job::Run(Box::new(move |_| {
         reached.send(()).unwrap();
-        drop(wait.recv());
+        wait.recv().unwrap_or_default();
     }));
     repository.send(job).await.unwrap();
     paused.await.unwrap();

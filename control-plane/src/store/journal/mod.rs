@@ -112,6 +112,26 @@ impl Journal {
         Self::open_with(directory, SEGMENT_BYTES)
     }
 
+    /// Whether there is a journal in `directory`.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(crate) fn exists(directory: &Path) -> Result<bool, JournalError> {
+        Ok(directory.exists() && !segment::first_sequences(directory)?.is_empty())
+    }
+
+    /// Makes a journal in `directory`, where there is none, that starts from `snapshot`
+    /// under a new epoch. It is there as a whole or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn create(directory: &Path, snapshot: Snapshot) -> Result<(), JournalError> {
+        fs::create_dir_all(directory).map_err(JournalError::io("make", directory))?;
+        let epoch = uuid::Uuid::new_v4().to_string();
+        let made = Segment::create(directory, &epoch, None, snapshot);
+        made.map(drop).map_err(JournalError::io("write", directory))
+    }
+
     fn open_with(directory: &Path, segment_bytes: u64) -> Result<Opened, JournalError> {
         fs::create_dir_all(directory).map_err(JournalError::io("make", directory))?;
         let mut paths = segment::list(directory)?;
@@ -164,6 +184,7 @@ impl Journal {
     }
 
     /// The newest record that is on disk: as far as readers may read.
+    #[cfg(test)]
     pub(crate) fn durable(&self) -> u64 {
         self.durable.sequence
     }
