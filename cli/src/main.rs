@@ -15,6 +15,7 @@ mod get;
 mod json;
 mod log;
 mod probe;
+mod rollback;
 mod signal;
 mod simulate;
 mod table;
@@ -62,6 +63,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => apply::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Get(args) => get::run(args).await?,
+        Command::Rollback(args) => rollback::run(args).await?,
         Command::Drain(args) => drain::run(args).await?,
         Command::Fault(args) => drill::run(args).await?,
         Command::Watch(args) => watch::run(args).await?,

@@ -1,5 +1,9 @@
-//! What operators type, against a real control plane: drills, drains, watching.
+//! What operators type, against a real control plane: history, rollback, audit, drills,
+//! drains, watching, the state in a file.
 
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use tempfile::TempDir;
 use trunkline_tests::{
     admin::Admin, agent::Agent, cli::trunkline, control_plane::ControlPlane, document::Document,
     patience::until, process::Process, provider::Provider,
@@ -41,6 +45,51 @@ async fn two_revisions(provider: &Provider) -> (ControlPlane, Admin) {
     admin.apply(&Document::even(&[provider])).await;
     admin.apply(&Document::even(&[provider]).chat("deadline: 5s")).await;
     (control_plane, admin)
+}
+
+#[tokio::test]
+async fn rollback_brings_a_revision_back_as_a_new_one() {
+    let provider = Provider::start("alpha").await;
+    let (control_plane, admin) = two_revisions(&provider).await;
+    let run = |words: &[&str]| trunkline(&control_plane.url, words);
+
+    let revisions = run(&["get", "revisions"]).done();
+    assert_eq!(revisions.matches("ApplyConfig").count(), 2, "{revisions}");
+    let planned = run(&["rollback", "1", "--dry-run"]).done();
+    assert!(
+        planned.contains("deadline") && planned.ends_with("not applied (dry run); revision 2\n"),
+        "{planned}"
+    );
+    assert_eq!(admin.export().await.version.unwrap().revision, 2);
+
+    let stale = run(&["rollback", "1", "--base-revision", "1"]);
+    assert_eq!(stale.code, 1, "{stale:?}");
+    let done = run(&["rollback", "1"]).done();
+    assert!(done.ends_with("1 change applied; revision 3\n"), "{done}");
+    assert_eq!(admin.export().await.config.unwrap().virtual_models[0].deadline, None);
+
+    let newest = run(&["get", "revisions", "--limit", "1"]).done();
+    assert!(newest.contains("RollbackConfig") && newest.contains("--limit"), "{newest}");
+    let unknown = run(&["rollback", "77"]);
+    assert_ne!(unknown.code, 0);
+    assert!(unknown.stderr.contains("77"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn audit_says_what_was_changed_and_finds_by_method() {
+    let provider = Provider::start("alpha").await;
+    let (control_plane, _) = two_revisions(&provider).await;
+    let run = |words: &[&str]| trunkline(&control_plane.url, words).done();
+    run(&["rollback", "1"]);
+
+    let all = run(&["get", "audit"]);
+    assert_eq!(all.lines().count(), 4, "{all}");
+    let one = run(&["get", "audit", "--method", "RollbackConfig", "--since", "1h", "--changes"]);
+    assert!(one.contains("RollbackConfig revision 1, revision 3\n") && one.contains("deadline"), "{one}");
+    let none = run(&["get", "audit", "--until", "2020-01-01T00:00:00Z"]);
+    assert_eq!(none, "no entry\n");
+    let json: serde_json::Value = serde_json::from_str(&run(&["get", "audit", "-o", "json"])).unwrap();
+    assert_eq!(json["entries"][0]["method"], "RollbackConfig");
 }
 
 #[tokio::test]
@@ -150,13 +199,25 @@ async fn watch_in_json_is_one_message_a_line() {
 }
 
 #[tokio::test]
-async fn probe_tells_good_from_bad() {
-    let control_plane = ControlPlane::start();
-    let good = trunkline(&control_plane.url, &["probe", &format!("{}/readyz", control_plane.ops_url)]);
-    assert!(good.done().starts_with("200 OK"));
-    let missing = trunkline(&control_plane.url, &["probe", &format!("{}/nothing", control_plane.ops_url)]);
-    assert_eq!(missing.code, 1);
-    assert!(missing.stderr.contains("404"), "{missing:?}");
+async fn state_is_kept_in_a_file_that_only_its_owner_reads() {
+    let provider = Provider::start("alpha").await;
+    let (control_plane, _) = two_revisions(&provider).await;
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("state");
+    let words = ["export", "--state", path.to_str().unwrap()];
+    let said = trunkline(&control_plane.url, &words).done();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!(said, format!("{}: {} bytes\n", path.display(), metadata.len()));
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    let whole = fs::read(&path).unwrap();
+
+    let url = control_plane.url.clone();
+    let stopped = control_plane.kill();
+    let failed = trunkline(&url, &words);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert_eq!(fs::read(&path).unwrap(), whole, "a failed export changed the one before");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "something was left behind");
+    drop(stopped);
 }
 
 #[tokio::test]
@@ -173,4 +234,14 @@ async fn history_shows_what_was_counted_in_that_time() {
     assert!(now.contains(r#""attempts": "1""#), "{now}");
     let nothing = world.done(&["get", "history", "--since", "10m", "--deployment", "alpha/other"]);
     assert_eq!(nothing, "no attempts in that time\n");
+}
+
+#[tokio::test]
+async fn probe_tells_good_from_bad() {
+    let control_plane = ControlPlane::start();
+    let good = trunkline(&control_plane.url, &["probe", &format!("{}/readyz", control_plane.ops_url)]);
+    assert!(good.done().starts_with("200 OK"));
+    let missing = trunkline(&control_plane.url, &["probe", &format!("{}/nothing", control_plane.ops_url)]);
+    assert_eq!(missing.code, 1);
+    assert!(missing.stderr.contains("404"), "{missing:?}");
 }

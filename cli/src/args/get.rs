@@ -41,6 +41,14 @@ pub(crate) enum Listing {
         #[arg(long)]
         active: bool,
     },
+    /// States of the configuration, newest first, with those that can be brought back.
+    Revisions {
+        /// At most so many.
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Who changed what and when, newest first.
+    Audit(AuditArgs),
     /// Drills that are active.
     Faults,
     /// Counts of each deployment over time.
@@ -61,6 +69,28 @@ pub(crate) struct StatsArgs {
     /// Only requests of this virtual model.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub(crate) virtual_model: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Only from then on: 2026-11-22T16:00:00Z, or 2h for two hours ago.
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub(crate) since: Option<Moment>,
+    /// Only before then.
+    #[arg(long, value_parser = moment, value_name = "TIME")]
+    pub(crate) until: Option<Moment>,
+    /// Only what this one did, `admin:alice`.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub(crate) principal: String,
+    /// Only calls of this method, `ApplyConfig`.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub(crate) method: String,
+    /// At most so many.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    /// In the table: what each changed, line by line.
+    #[arg(long)]
+    pub(crate) changes: bool,
 }
 
 #[derive(Clone, Debug, Args)]

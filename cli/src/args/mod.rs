@@ -12,14 +12,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use trunkline_simulator::live::Fault;
 
-#[cfg(test)]
-pub(crate) use self::value::Moment;
 pub(crate) use self::{
     connection::Connection,
     drill::{Effect, FaultArgs, FaultCommand, InjectArgs},
-    get::{GetArgs, HistoryArgs, Listing, ListingFormat, StatsArgs},
+    get::{AuditArgs, GetArgs, HistoryArgs, Listing, ListingFormat, StatsArgs},
     up::{LogArgs, LogFormat, UpArgs},
-    value::duration,
+    value::{Moment, duration},
 };
 use crate::simulate;
 
@@ -46,10 +44,14 @@ pub(crate) enum Command {
     ///
     /// What the document lacks is deleted.
     Apply(ApplyArgs),
-    /// Print the whole configuration as a document that `apply` takes.
+    /// Print the whole configuration as a document that `apply` takes, or keep all state.
     Export(ExportArgs),
     /// Show what goes on.
     Get(GetArgs),
+    /// Make the configuration what it was at a revision; show what changes.
+    ///
+    /// It becomes a new revision. `get revisions` lists those that can be brought back.
+    Rollback(RollbackArgs),
     /// Take an agent out of service, or bring it back.
     ///
     /// It tells apps and load balancers that it is not ready and finishes what it has.
@@ -108,6 +110,28 @@ pub(crate) struct ExportArgs {
     /// Form of the document.
     #[arg(short, long, value_enum, default_value_t = DocumentFormat::Yaml)]
     pub(crate) output: DocumentFormat,
+    /// Instead of the configuration, write all durable state to this file, for
+    /// `trunkline-control-plane --import-state`. It appears once it is whole.
+    #[arg(long, value_name = "FILE", conflicts_with = "output")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// Which revision.
+    #[arg(value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) revision: u64,
+    /// Show what would change; change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Carry out removals that are refused otherwise, as of `apply`.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Fail unless the configuration is at this revision.
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub(crate) base_revision: u64,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }

@@ -1,9 +1,11 @@
 //! `get`: one RPC, shown as a table or as its JSON.
 
 mod agents;
+mod audit;
 mod breakers;
 mod faults;
 mod history;
+mod revisions;
 mod stats;
 
 use std::time::SystemTime;
@@ -20,6 +22,9 @@ use crate::{
     failure::Failure,
     json, terminal,
 };
+
+/// The most that a control plane puts into a page.
+const PAGE_SIZE_MAX: u32 = 1_000;
 
 pub(crate) async fn run(args: GetArgs) -> Result<(), Failure> {
     let control_plane = ControlPlane::of(&args.connection)?;
@@ -49,6 +54,15 @@ async fn listing(
                 .await?;
             show(output, "ListBreakersResponse", &list, breakers::table)?
         }
+        Listing::Revisions { limit } => {
+            let list = revisions::newest(control_plane, limit).await?;
+            show(output, "ListRevisionsResponse", &list, revisions::table)?
+        }
+        Listing::Audit(args) => {
+            let list = audit::newest(control_plane, &args, now).await?;
+            let table = if args.changes { audit::changes } else { audit::table };
+            show(output, "QueryAuditResponse", &list, table)?
+        }
         Listing::Faults => {
             let request = ListFaultsRequest {};
             let list =
@@ -73,4 +87,14 @@ fn show<M: prost::Message>(
         ListingFormat::Json => Ok(json::pretty(&format!("trunkline.admin.v1.{name}"), message)?),
         ListingFormat::Table => Ok(table(message)),
     }
+}
+
+/// Of the next page, if so many are still missing.
+fn page_size(missing: u32) -> i32 {
+    i32::try_from(missing.min(PAGE_SIZE_MAX)).unwrap_or(i32::MAX)
+}
+
+/// A line below a listing that ends before its end.
+fn more(next_page_token: &str) -> &'static str {
+    if next_page_token.is_empty() { "" } else { "there are older ones: --limit N\n" }
 }
