@@ -179,7 +179,6 @@ impl Registry {
 
     /// Notes that an agent came back without having reported all it had counted. It may
     /// say so before its Sync stream is open.
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by telemetry"))]
     pub(crate) fn note_telemetry_gap(&self, agent_id: &str) {
         let mut known = self.known.lock();
         let Known { agents, gaps, .. } = &mut *known;

@@ -43,6 +43,13 @@ pub(crate) const ROTATE_AFTER_RENAME: &str = "rotate::after_rename";
 /// The new segment is in use; older ones than should be kept are still there.
 pub(crate) const ROTATE_BEFORE_REMOVAL: &str = "rotate::before_removal";
 
+/// A segment is full at [`EARLY_BYTES`], so that rotations come often.
+pub(crate) const ROTATE_EARLY: &str = "rotate::early";
+
+/// A few dozen small commits.
+#[cfg(feature = "failpoints")]
+pub(crate) const EARLY_BYTES: u64 = 64 * 1024;
+
 /// Ends the process as `kill -9` does if `name` is configured with `return`.
 pub(crate) fn failpoint(name: &'static str) {
     failpoint_after(name, || {});

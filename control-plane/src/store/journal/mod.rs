@@ -270,6 +270,9 @@ impl Journal {
 
     /// Whether it is time to [`Self::rotate`].
     pub(crate) fn is_full(&self) -> bool {
+        fail::fail_point!(failpoints::ROTATE_EARLY, |_| {
+            self.tip.length - self.first_record >= failpoints::EARLY_BYTES
+        });
         self.tip.length - self.first_record >= self.segment_bytes
     }
 
