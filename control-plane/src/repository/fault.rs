@@ -122,7 +122,9 @@ mod tests {
         set.apply(begin(&drill("b", 11)));
         let ended = set.expired(10);
         assert_eq!(ended, [end("a")]);
-        ended.into_iter().for_each(|change| set.apply(change));
+        for change in ended {
+            set.apply(change);
+        }
         assert_eq!(set.next_expiry_unix_ms(), Some(11));
         assert_eq!(set.get("a"), None);
     }

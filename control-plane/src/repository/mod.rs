@@ -106,8 +106,9 @@ impl Repository {
     /// # Errors
     /// If another process has the directory, the journal is damaged or short of what
     /// was acknowledged, or the file system refuses.
+    #[expect(clippy::needless_pass_by_value, reason = "callers make options for one store")]
     pub fn open(options: RepositoryOptions) -> Result<Arc<Self>, OpenError> {
-        let (writer, shared) = open::open(options)?;
+        let (writer, shared) = open::open(&options)?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let run = move || writer.run(queue);
         let thread = std::thread::Builder::new().name("repository".into()).spawn(run);

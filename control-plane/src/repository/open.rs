@@ -20,9 +20,9 @@ use crate::store::journal::{Journal, JournalReader, Opened, Record, Snapshot};
 use crate::store::sled::{SledStore, move_aside};
 use crate::store::{StoreError, StoreHealth, directory};
 
-pub(super) fn open(options: RepositoryOptions) -> Result<(Writer, Arc<Shared>), OpenError> {
-    match options.data_dir.clone() {
-        Some(directory) => open_on_disk(&directory, &options),
+pub(super) fn open(options: &RepositoryOptions) -> Result<(Writer, Arc<Shared>), OpenError> {
+    match &options.data_dir {
+        Some(directory) => open_on_disk(directory, options),
         None => open_in_memory(),
     }
 }

@@ -18,13 +18,13 @@ const CLOCK: &str = "trunkline";
 impl Stage<'_> {
     pub(super) fn set_verdict(
         &mut self,
-        deployment: String,
+        deployment: &str,
         forced: Option<(VerdictState, Option<Duration>)>,
         reason: String,
         principal: String,
     ) -> Result<VerdictOutcome, CommitError> {
         let verdicts = &self.staged.folded.verdicts;
-        if !verdicts.has_room_for(&deployment) {
+        if !verdicts.has_room_for(deployment) {
             let max = FORCED_DEPLOYMENTS_MAX as u64;
             return Err(CommitError::TooMuch { what: "deployments that were ever forced", max });
         }
@@ -33,11 +33,11 @@ impl Stage<'_> {
             reason,
             expires_unix_ms: ttl.map(|ttl| now_unix_ms().saturating_add(ttl.as_millis() as u64)),
         });
-        if let Some(change) = verdicts.change(&deployment, forced) {
-            let order = self.order("SetBreaker", principal, deployment.clone());
+        if let Some(change) = verdicts.change(deployment, forced) {
+            let order = self.order("SetBreaker", principal, deployment.to_owned());
             self.append(Record { verdicts: vec![change], ..order })?;
         }
-        Ok(self.staged.folded.verdicts.outcome(&deployment))
+        Ok(self.staged.folded.verdicts.outcome(deployment))
     }
 
     pub(super) fn inject_fault(

@@ -207,9 +207,13 @@ impl Writer {
             let settled = self.settle(staged);
             if appended.is_err() || settled.is_err() {
                 let known = Arc::make_mut(&mut self.folded.verdicts);
-                verdicts.into_iter().for_each(|change| known.apply(change));
+                for change in verdicts {
+                    known.apply(change);
+                }
                 let known = Arc::make_mut(&mut self.folded.faults);
-                faults.into_iter().for_each(|change| known.apply(change));
+                for change in faults {
+                    known.apply(change);
+                }
                 self.publish_orders();
             }
             self.rotate_if_full();

@@ -107,7 +107,7 @@ impl Repository {
         reason: String,
         principal: String,
     ) -> Result<VerdictOutcome, CommitError> {
-        self.stage(move |stage| stage.set_verdict(deployment, forced, reason, principal)).await
+        self.stage(move |stage| stage.set_verdict(&deployment, forced, reason, principal)).await
     }
 
     /// Begins a drill that ends by itself after `ttl`; one of the same name ends now.

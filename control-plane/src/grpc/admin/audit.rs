@@ -77,7 +77,7 @@ fn entry_of(audited: Audited) -> AuditEntry {
         force: commit.force,
         changes,
         changes_omitted,
-        sha256: sha256.to_vec().into(),
-        previous_sha256: previous_sha256.into(),
+        sha256: sha256.to_vec(),
+        previous_sha256,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::*;
 
@@ -134,7 +134,7 @@ async fn a_batch_that_does_not_get_to_disk_is_taken_back_whole() {
         subscribed.mark_unchanged();
         let fail = move |writer: &mut Writer| writer.disk.as_mut().unwrap().journal.fail_next(kind);
         repository.ask(fail).await.unwrap();
-        let mut edits: Vec<std::pin::Pin<Box<dyn Future<Output = Result<(), CommitError>>>>> = Vec::new();
+        let mut edits: Vec<BoxFuture<'_, Result<(), CommitError>>> = Vec::new();
         for index in 0..5 {
             let added = add(&repository, format!("x{index}"), Some("7b0e5a0e-3f0e-4b8e-9d5c-2f1f3c9f0a11"));
             edits.push(Box::pin(async { added.await.map(drop) }));
