@@ -25,19 +25,26 @@ pub(crate) async fn run(args: DrainArgs) -> Result<(), Failure> {
             return terminal::print_line(&format!("{agent} is out of service, with nothing in flight"));
         }
         if Instant::now() >= end {
-            return Err(Failure::failed(format!(
-                "{agent} is not out of service after {patience:?}: {}, {} in flight",
-                get::agent_state(&seen),
-                seen.in_flight
-            )));
+            return Err(Failure::failed(in_vain(&agent, &seen, patience)));
         }
         sleep(PAUSE).await;
     }
 }
 
-/// An agent that is gone serves nothing either.
+/// Whether it says so itself. One that is not connected may go on serving: it does not
+/// need the control plane for that.
 fn is_drained(agent: &Agent) -> bool {
-    agent.state() != AgentState::Connected || (agent.draining && agent.in_flight == 0)
+    agent.state() == AgentState::Connected && agent.draining && agent.in_flight == 0
+}
+
+/// Why the wait was in vain.
+fn in_vain(name: &str, agent: &Agent, patience: Duration) -> String {
+    if agent.state() != AgentState::Connected {
+        return format!(
+            "{name} is not connected after {patience:?}: nobody here knows what it serves; look at its /readyz"
+        );
+    }
+    format!("{name} is not out of service after {patience:?}: {} in flight", agent.in_flight)
 }
 
 fn told(agent: &Agent, resume: bool) -> String {
@@ -63,7 +70,17 @@ mod tests {
         check(AgentState::Connected, true, 0, true);
         check(AgentState::Connected, true, 1, false);
         check(AgentState::Connected, false, 0, false);
-        check(AgentState::Disconnected, false, 3, true);
+        check(AgentState::Disconnected, false, 3, false);
+        check(AgentState::Disconnected, true, 0, false);
+        check(AgentState::Unspecified, false, 0, false);
+    }
+
+    #[test]
+    fn wait_in_vain_says_what_is_known() {
+        let say = |agent: &Agent| in_vain("a1", agent, Duration::from_secs(9));
+        assert!(say(&Agent::default()).contains("not connected after 9s"));
+        let busy = Agent { state: AgentState::Connected.into(), in_flight: 3, ..Agent::default() };
+        assert!(say(&busy).contains("3 in flight"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Messages and services of an older build, see `tests/older/README.md`.
 
 /// Generated from `tests/older/**.proto`.
-#[expect(missing_docs, clippy::pedantic, reason = "generated code")]
+#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 mod generated {
     pub mod types {
         pub mod v1 {

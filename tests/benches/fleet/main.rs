@@ -7,9 +7,11 @@
 //!
 //! Nothing here is asserted on time; that every agent gets every revision is.
 
+#![expect(clippy::print_stdout, reason = "figures are what it is for")]
+
 mod usage;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
@@ -37,9 +39,6 @@ struct Options {
     /// A short run with few agents, to see that everything works.
     #[arg(long)]
     quick: bool,
-    /// Another control plane than the one that was built with this.
-    #[arg(long, default_value = env!("CARGO_BIN_EXE_tested-control-plane"))]
-    control_plane: PathBuf,
     /// Cargo says so to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
