@@ -20,10 +20,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::types::v1::{Fault, fault};
 
-use crate::{control::Orders, shared::Shared};
+use crate::{
+    control::{self, Orders},
+    shared::Shared,
+};
 
-/// Drills at a time: each attempt looks at all of them. Operators run a handful.
-const DRILLS_MAX: usize = 64;
 /// Longest wait before an attempt. The control plane refuses more.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
@@ -66,7 +67,7 @@ pub(crate) struct Hold {
     pub(crate) over: CancellationToken,
 }
 
-/// All active drills, by name.
+/// All active drills, by name: as many as orders may hold.
 #[derive(Debug)]
 pub(crate) struct Drills {
     /// Whether one may take hold of attempts: all that they look at when there is none.
@@ -101,19 +102,11 @@ impl Drills {
     }
 
     /// Makes these the active ones, and lets go of what the others hold.
-    fn set(&self, wanted: &[(Fault, Instant)], now: Instant) {
+    fn set(&self, wanted: &[control::Drill], now: Instant) {
         let before = self.active.load_full();
-        let mut next: Vec<Drill> =
-            wanted.iter().filter_map(|(fault, ends)| Drill::new(fault, *ends, now)).collect();
+        let mut next: Vec<Drill> = wanted.iter().filter_map(|wanted| Drill::new(wanted, now)).collect();
         next.sort_by(|a, b| a.name.cmp(&b.name));
         next.dedup_by(|a, b| a.name == b.name);
-        if next.len() > DRILLS_MAX {
-            tracing::warn!(
-                drills = next.len(),
-                "more than {DRILLS_MAX} drills; the last by name are left out"
-            );
-            next.truncate(DRILLS_MAX);
-        }
         for drill in &mut next {
             match before.iter().find(|known| known.fault == drill.fault && !known.over.is_cancelled()) {
                 Some(known) => drill.over = known.over.clone(),
@@ -138,13 +131,13 @@ impl Drills {
 
 impl Drill {
     /// None: it is over, or of a kind that only a newer agent knows.
-    fn new(fault: &Fault, ends: Instant, now: Instant) -> Option<Self> {
-        if ends <= now {
+    fn new(control::Drill { fault, ends }: &control::Drill, now: Instant) -> Option<Self> {
+        if *ends <= now {
             return None;
         }
         let effect = Effect::of(fault)?;
         let over = CancellationToken::new();
-        Some(Self { name: fault.name.as_str().into(), effect, ends, fault: fault.clone(), over })
+        Some(Self { name: fault.name.as_str().into(), effect, ends: *ends, fault: fault.clone(), over })
     }
 
     fn takes(&self, deployment: &str, model: Option<&str>, now: Instant, rng: &mut impl Rng) -> bool {
@@ -222,9 +215,7 @@ pub(crate) async fn obey(
     loop {
         {
             let newest = Arc::clone(&orders.borrow_and_update());
-            let wanted: Vec<_> =
-                newest.faults.iter().map(|drill| (drill.fault.clone(), drill.ends)).collect();
-            shared.drills.set(&wanted, Instant::now());
+            shared.drills.set(&newest.faults, Instant::now());
             shared.duty.set(newest.out_of_service.as_deref());
         }
         let end = shared.drills.next_end();

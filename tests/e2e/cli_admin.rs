@@ -38,6 +38,13 @@ impl World {
     }
 }
 
+/// How many attempts drills took hold of, in the JSON of `get stats`.
+fn faulted_attempts(json: &str) -> u64 {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let rows = json["rows"].as_array().into_iter().flatten();
+    rows.map(|row| row["faultedAttempts"].as_str().map_or(0, |count| count.parse::<u64>().unwrap())).sum()
+}
+
 /// A control plane whose configuration had two revisions: with a deadline and without.
 async fn two_revisions(provider: &Provider) -> (ControlPlane, Admin) {
     let control_plane = ControlPlane::start();
@@ -129,6 +136,8 @@ async fn drill_is_made_by_the_agent_until_it_is_cleared() {
     let requests = world.provider.requests();
     assert_eq!(world.agent.chat(false).await.status, 503);
     assert_eq!(world.provider.requests(), requests, "the provider was asked in spite of the drill");
+    let counted = async || faulted_attempts(&world.done(&["get", "stats", "-o", "json"]));
+    until("the attempts that the drill failed to be counted", counted, |count| *count > 0).await;
 
     world.done(&["fault", "clear", "game-day"]);
     assert_eq!(world.done(&["get", "faults"]), "no drill is active\n");

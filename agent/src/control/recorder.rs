@@ -48,6 +48,8 @@ pub struct AttemptSample {
     pub tokens: Option<(Tokens, UsageSource)>,
     /// None: no price is known.
     pub cost: Option<NanoUsd>,
+    /// Whether a drill took hold of it.
+    pub faulted: bool,
 }
 
 /// Where token counts come from.
@@ -85,6 +87,7 @@ pub(super) struct Counts {
     ttft: Histogram,
     duration: Histogram,
     breaker_openings: u64,
+    faulted: u64,
 }
 
 impl Recorder {
@@ -95,9 +98,10 @@ impl Recorder {
 
     /// Counts an attempt that ended.
     pub fn record(&self, sample: AttemptSample) {
-        let AttemptSample { deployment, model, outcome, ttft, duration, tokens, cost } = sample;
+        let AttemptSample { deployment, model, outcome, ttft, duration, tokens, cost, faulted } = sample;
         self.update((deployment, model), |counts| {
             counts.add_end(outcome, ttft, duration);
+            counts.faulted += u64::from(faulted);
             if let Some((tokens, source)) = tokens {
                 counts.add_usage(tokens, source, cost);
             }
@@ -199,6 +203,7 @@ impl Counts {
         self.ttft.merge(&other.ttft);
         self.duration.merge(&other.duration);
         self.breaker_openings += other.breaker_openings;
+        self.faulted += other.faulted;
     }
 
     /// As it travels.
@@ -223,7 +228,7 @@ impl Counts {
             ttft: recorded(&self.ttft),
             duration: recorded(&self.duration),
             breaker_openings: self.breaker_openings,
-            faulted: 0,
+            faulted: self.faulted,
         }
     }
 }
@@ -258,6 +263,7 @@ mod tests {
             duration: Duration::from_millis(9),
             tokens: Some((Tokens { input: 5, cached_input: 2, output: 7 }, UsageSource::Provider)),
             cost: None,
+            faulted: true,
         };
         std::thread::scope(|scope| {
             for _ in 0..20 {
@@ -272,7 +278,7 @@ mod tests {
         assert_eq!(stats[0].outcomes, [ok]);
         assert_eq!((stats[0].input_tokens, stats[0].output_tokens), (100, 140));
         assert_eq!((stats[0].usage_from_provider, stats[0].unpriced), (20, 20));
-        assert_eq!(stats[0].breaker_openings, 1);
+        assert_eq!((stats[0].breaker_openings, stats[0].faulted), (1, 20));
         let ttft = stats[0].ttft.as_ref().unwrap();
         assert_eq!((ttft.sum, ttft.min, ttft.max), (60_000, 3_000, 3_000));
         assert!(recorder.take().is_empty());

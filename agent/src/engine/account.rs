@@ -135,5 +135,6 @@ pub(super) fn close(
         duration,
         tokens: used,
         cost,
+        faulted: record.fault.is_some(),
     });
 }

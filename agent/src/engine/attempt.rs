@@ -6,7 +6,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT},
 };
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout};
@@ -169,6 +169,11 @@ pub(super) async fn run(
     };
     match answer {
         Ok(response) if !response.status().is_success() => refused(response).await,
+        Ok(response) if is_coded(response.headers()) => {
+            tracing::debug!(provider = %provider.name, "answer is compressed, though identity was asked for");
+            let fault = if job.scanned.stream { BodyFault::NotEventStream } else { BodyFault::NotJson };
+            FailedAttempt::bare(classify_body(fault), response.status().as_u16())
+        }
         Ok(response) if job.scanned.stream => open(response, started, timeouts).await,
         Ok(response) => {
             heard.tell();
@@ -352,6 +357,15 @@ impl Opened {
         }
         FailedAttempt::bare(classify_body(BodyFault::Truncated), 200)
     }
+}
+
+/// Whether the body is compressed: nothing in it could be read, here or by the app, which
+/// gets no such header.
+fn is_coded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

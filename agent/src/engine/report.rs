@@ -51,6 +51,7 @@ pub(crate) fn report(
         duration,
         tokens: usage,
         cost,
+        faulted: false,
     });
     if report.class == OutcomeClass::Ok {
         record.chosen = Some(deployment);

@@ -17,6 +17,7 @@ pub(super) fn record(recorder: &Recorder, count: u64) {
             duration: Duration::from_millis(5),
             tokens: Some((Tokens { input: 3, cached_input: 0, output: 4 }, UsageSource::Provider)),
             cost: Some(NanoUsd(10)),
+            faulted: false,
         });
     }
 }

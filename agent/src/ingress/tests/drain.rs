@@ -80,3 +80,30 @@ async fn silent_connections_do_not_hold_it_up() {
     agent.stopped().await;
     drop((kept, fresh));
 }
+
+#[tokio::test]
+async fn health_and_reflection_take_callers_with_and_without_a_key() {
+    let provider = Provider::start(Play::Answer).await;
+    let keys = format!("api_keys:\n{}", api_key("some", "secret-of-some", "chat"));
+    let agent = Agent::start(&document(&[&provider], &keys), Limits::default()).await;
+    let channel = agent.grpc().await;
+    for key in [None, Some("Bearer secret-of-some"), Some("Bearer of another kind")] {
+        let with_key = |mut request: tonic::Request<()>| {
+            if let Some(key) = key {
+                request.metadata_mut().insert("authorization", key.parse().unwrap());
+            }
+            Ok(request)
+        };
+        let mut health = HealthClient::with_interceptor(channel.clone(), with_key);
+        let said = health.check(HealthCheckRequest { service: SERVICE.to_owned() }).await.unwrap();
+        assert_eq!(said.into_inner().status(), ServingStatus::Serving, "{key:?}");
+        let mut reflection = ServerReflectionClient::with_interceptor(channel.clone(), with_key);
+        let list = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answers = reflection.server_reflection_info(tokio_stream::once(list)).await.unwrap();
+        let answer = within(answers.into_inner().message()).await.unwrap().unwrap();
+        assert!(format!("{answer:?}").contains(SERVICE), "{key:?}: {answer:?}");
+    }
+}

@@ -153,3 +153,38 @@ async fn http2_client_that_answers_no_ping_is_gone() {
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     closed(&mut stream).await;
 }
+
+#[tokio::test]
+async fn compressed_answer_that_nobody_asked_for_is_none() {
+    let coded = Provider::start(Play::Status("200 OK\r\ncontent-encoding: gzip")).await;
+    let whole = Provider::start(Play::Answer).await;
+    let agent = Agent::start(&document(&[&coded, &whole], ""), Limits::default()).await;
+    let answer = agent.ask(&post("/v1/chat/completions", "", CHAT)).await;
+    assert!(answer.contains("x-trunkline-attempts: p0/m:malformed,p1/m:ok\r\n"), "{answer}");
+    let events = Provider::start(Play::Events(WHOLE)).await;
+    let agent = Agent::start(&document(&[&coded, &events], ""), Limits::default()).await;
+    let mut stream = agent.connect().await;
+    stream.write_all(post("/v1/chat/completions", "", STREAM).as_bytes()).await.unwrap();
+    let answer = chunks(&mut stream).await;
+    assert!(answer.contains("x-trunkline-attempts: p0/m:malformed,p1/m:ok\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn length_and_chunks_together_hide_no_second_request() {
+    let mut provider = Provider::start(Play::Answer).await;
+    let agent = Agent::start(&document(&[&provider], ""), Limits::default()).await;
+    let hidden = post("/v1/chat/completions", "", CHAT);
+    for framing in [
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+    ] {
+        let seen = provider.seen.borrow_and_update().0;
+        let chunked = format!("{POST_HEAD}{framing}\r\n{:x}\r\n{CHAT}\r\n0\r\n\r\n{hidden}", CHAT.len());
+        let mut stream = agent.connect().await;
+        stream.write_all(chunked.as_bytes()).await.unwrap();
+        let answer = within(read_message(&mut stream)).await.unwrap();
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        closed(&mut stream).await;
+        assert_eq!(provider.seen.borrow_and_update().0, seen + 1, "{framing}");
+    }
+}
