@@ -1,6 +1,6 @@
 //! The HTTP listener for operators: `/metrics`, `/healthz`, `/readyz`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -18,7 +18,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_transport::tls::Acceptor;
 
-use crate::{access::Access, metrics::Metrics};
+use crate::{
+    access::{Access, Delay},
+    metrics::Metrics,
+};
 
 /// Enough for scrapers and probes; more wait in the accept queue.
 const CONNECTIONS_MAX: usize = 128;
@@ -57,8 +60,8 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) => {
                 tracing::warn!(%error, "accept failed on the ops listener");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -69,9 +72,9 @@ pub(crate) async fn serve(
         connections.spawn(async move {
             let _place = place;
             match tls {
-                None => exchange(stream, pages, shutdown).await,
+                None => exchange(stream, peer, pages, shutdown).await,
                 Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => exchange(stream, pages, shutdown).await,
+                    Ok(stream) => exchange(stream, peer, pages, shutdown).await,
                     Err(error) => tracing::debug!(%error, "TLS handshake failed on the ops listener"),
                 },
             }
@@ -81,10 +84,23 @@ pub(crate) async fn serve(
     connections.wait().await;
 }
 
-async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Pages, shutdown: CancellationToken) {
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    pages: Pages,
+    shutdown: CancellationToken,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(&request, &pages);
-        async move { Ok::<_, Infallible>(response) }
+        let (response, delay) = match answer(&request, peer, &pages) {
+            Ok(response) => (response, None),
+            Err(delay) => (unauthorized(), Some(delay)),
+        };
+        async move {
+            if let Some(delay) = delay {
+                delay.over().await;
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -102,28 +118,36 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Pages, shu
     }
 }
 
-fn answer(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+/// The answer, or how long a refusal waits.
+fn answer(request: &Request<Incoming>, peer: IpAddr, pages: &Pages) -> Result<Response<Full<Bytes>>, Delay> {
     let method = request.method();
     if method != Method::GET && method != Method::HEAD {
-        return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n".into());
+        let said = "only GET and HEAD are served here\n";
+        return Ok(respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, said.into()));
     }
-    match request.uri().path() {
-        "/metrics" if pages.access.as_ref().is_some_and(|access| !access.may_read(request.headers())) => {
-            let said = "a token of a viewer is required, as `authorization: Bearer TOKEN`\n";
-            let mut response = respond(StatusCode::UNAUTHORIZED, TEXT, said.into());
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            response
-        }
-        "/metrics" => match pages.metrics.encode() {
-            Ok(text) => respond(StatusCode::OK, OPENMETRICS, text),
-            Err(error) => {
-                respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("encode metrics: {error}\n"))
+    Ok(match request.uri().path() {
+        "/metrics" => {
+            if let Some(access) = &pages.access {
+                access.may_read(request.headers(), peer)?;
             }
-        },
+            match pages.metrics.encode() {
+                Ok(text) => respond(StatusCode::OK, OPENMETRICS, text),
+                Err(error) => {
+                    respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("encode metrics: {error}\n"))
+                }
+            }
+        }
         // Both listeners are bound and the store is open before this is served at all.
         "/healthz" | "/readyz" => respond(StatusCode::OK, TEXT, "ok\n".into()),
         _ => respond(StatusCode::NOT_FOUND, TEXT, "known paths: /metrics, /healthz, /readyz\n".into()),
-    }
+    })
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    let said = "a token of a viewer is required, as `authorization: Bearer TOKEN`\n";
+    let mut response = respond(StatusCode::UNAUTHORIZED, TEXT, said.into());
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

@@ -177,7 +177,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let registry = Arc::new(Registry::new());
     let metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
     let apps_need_keys = security.apps_need_keys(grpc_addr);
-    let access = Access::new(security.tokens.clone(), Arc::clone(&repository), apps_need_keys);
+    let refused = metrics.calls_refused.clone();
+    let access = Access::new(security.tokens.clone(), Arc::clone(&repository), apps_need_keys, refused);
     let context = Arc::new(Context {
         repository: Arc::clone(&repository),
         registry,
@@ -200,7 +201,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     others.spawn(ops::serve(ops_listener, ops_tls, pages, shutdown.clone()));
     others.spawn(security.follow(shutdown.clone()));
     others.spawn(expire(Arc::clone(&repository), shutdown.clone()));
-    let grpc = others.spawn(grpc::serve(incoming(grpc_listener, grpc_tls), access, context));
+    let incoming = incoming(grpc_listener, grpc_tls, access.limits());
+    let grpc = others.spawn(grpc::serve(incoming, access, context));
     others.close();
     Ok(Running { scheme, grpc_addr, ops_addr, repository, shutdown, grpc, others })
 }

@@ -1,28 +1,60 @@
 //! Tells who calls, and whether it may.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, pin::Pin, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use sha2::{Digest as _, Sha256};
-use trunkline_transport::bearer::{Holder, TokenSet};
+use trunkline_transport::{
+    bearer::{Holder, TokenSet},
+    places::Limits,
+};
 
 use super::{
     principal::Principal,
     refusal::Refusal,
+    refusals::{Delay, Refusals, Refused},
     roles::{Allowed, Role, allowed},
 };
 use crate::repository::Repository;
 
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
+/// Who may see pages for people.
+const PEOPLE: Allowed = Allowed::Roles(&[Role::Viewer, Role::Operator, Role::Admin]);
+
 /// What calls are checked by.
 #[derive(Clone)]
 pub(crate) struct Access {
     /// None: authentication is off.
-    pub(super) tokens: Option<TokenSet<Role>>,
+    tokens: Option<TokenSet<Role>>,
     repository: Arc<Repository>,
     /// Whether apps are turned away while no keys are configured.
     apps_need_keys: bool,
+    /// Shared by all listeners.
+    pub(super) refusals: Arc<Refusals>,
+}
+
+/// Ready when the token of a call is withdrawn.
+pub(super) type Withdrawal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A call that goes to its service.
+pub(super) struct Admitted {
+    pub(super) principal: Principal,
+    /// Whether its caller is more than anybody who reaches the listener.
+    pub(super) is_known: bool,
+    /// Of the very token that let it in. None: it came without, or with an app key, which
+    /// routing looks at itself.
+    pub(super) withdrawal: Option<Withdrawal>,
+}
+
+impl Admitted {
+    const fn anybody(is_known: bool) -> Self {
+        Self { principal: Principal::anybody(), is_known, withdrawal: None }
+    }
+
+    const fn app(name: Option<Arc<str>>) -> Self {
+        Self { principal: Principal { role: Role::App, name }, is_known: true, withdrawal: None }
+    }
 }
 
 impl fmt::Debug for Access {
@@ -32,62 +64,80 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         tokens: Option<TokenSet<Role>>,
         repository: Arc<Repository>,
         apps_need_keys: bool,
+        refused: Refused,
     ) -> Self {
-        Self { tokens, repository, apps_need_keys }
+        Self { tokens, repository, apps_need_keys, refusals: Arc::new(Refusals::new(refused)) }
+    }
+
+    /// Which connections a listener takes: without tokens nobody is a stranger.
+    pub(crate) const fn limits(&self) -> Limits {
+        if self.tokens.is_some() { Limits::AUTHENTICATED } else { Limits::OPEN }
     }
 
     /// Who makes this call, if it may. `path` is the one that dispatches.
-    pub(crate) fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    pub(super) fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Admitted, Refusal> {
         let allowed = allowed(path);
         if allowed == Some(Allowed::Everybody) {
-            return Ok(Principal::anybody());
+            return Ok(Admitted::anybody(false));
         }
         let for_apps = matches!(allowed, Some(Allowed::Roles([Role::App])));
         let Some(tokens) = &self.tokens else {
             // Apps have keys of their own, which the routing service asks for.
-            return Ok(Principal::anybody());
+            return Ok(Admitted::anybody(true));
         };
         let presented = presented(headers)?;
-        let Some(principal) = presented.and_then(|presented| self.principal(tokens, presented)) else {
+        let Some(admitted) = presented.and_then(|presented| self.known(tokens, presented)) else {
             return match (for_apps && !self.has_app_keys(), presented) {
                 (true, _) if self.apps_need_keys => Err(Refusal::NoAppKeys),
-                (true, _) => Ok(Principal { role: Role::App, name: None }),
+                (true, _) => Ok(Admitted::app(None)),
                 (false, None) => Err(Refusal::Missing { app: for_apps }),
                 (false, Some(_)) => Err(Refusal::Unknown { app: for_apps }),
             };
         };
         match allowed {
-            Some(allowed) if allowed.role(principal.role) => Ok(principal),
-            Some(allowed) => Err(Refusal::Forbidden { role: principal.role, allowed }),
+            Some(allowed) if allowed.role(admitted.principal.role) => Ok(admitted),
+            Some(allowed) => Err(Refusal::Forbidden { role: admitted.principal.role, allowed }),
             None => Err(Refusal::NoSuchCall),
         }
     }
 
-    /// Whether a page for people may be shown: they need a token once there are any.
-    pub(crate) fn may_read(&self, headers: &HeaderMap) -> bool {
-        let Some(tokens) = &self.tokens else { return true };
-        let presented = presented(headers).ok().flatten();
-        let principal = presented.and_then(|presented| self.principal(tokens, presented));
-        principal.is_some_and(|one| matches!(one.role, Role::Viewer | Role::Operator | Role::Admin))
+    /// Whether a page for people may be shown: they need a token once there are any. The
+    /// refusal is answered after the delay.
+    pub(crate) fn may_read(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Delay> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let refusal = match presented(headers) {
+            Err(refusal) => refusal,
+            Ok(None) => Refusal::Missing { app: false },
+            Ok(Some(presented)) => match self.known(tokens, presented).map(|known| known.principal.role) {
+                None => Refusal::Unknown { app: false },
+                Some(role) if PEOPLE.role(role) => return Ok(()),
+                Some(role) => Refusal::Forbidden { role, allowed: PEOPLE },
+            },
+        };
+        Err(self.refusals.count(&refusal, Some(peer)))
     }
 
     /// Both are always looked up, so that nobody's being known takes another time.
-    fn principal(&self, tokens: &TokenSet<Role>, presented: &[u8]) -> Option<Principal> {
-        let app = self.app(presented);
-        let holder = tokens.holder(presented).map(|Holder { role, name }| Principal { role, name });
+    fn known(&self, tokens: &TokenSet<Role>, presented: &[u8]) -> Option<Admitted> {
+        let app = self.app(presented).map(|name| Admitted::app(Some(name)));
+        let holder = tokens.holder_until(presented).map(|(Holder { role, name }, withdrawn)| Admitted {
+            principal: Principal { role, name },
+            is_known: true,
+            withdrawal: Some(Box::pin(withdrawn)),
+        });
         holder.or(app)
     }
 
-    fn app(&self, presented: &[u8]) -> Option<Principal> {
+    fn app(&self, presented: &[u8]) -> Option<Arc<str>> {
         let digest = <[u8; 32]>::from(Sha256::digest(presented));
         let state = self.repository.state();
         // Only digests are compared, so timing tells nothing of a key.
         let key = state.table.api_keys.iter().find(|known| known.secret_sha256 == digest)?;
-        Some(Principal { role: Role::App, name: Some(key.name.as_ref().into()) })
+        Some(key.name.as_ref().into())
     }
 
     fn has_app_keys(&self) -> bool {
@@ -96,7 +146,7 @@ impl Access {
 }
 
 /// The token or key that a call comes with.
-pub(super) fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
+fn presented(headers: &HeaderMap) -> Result<Option<&[u8]>, Refusal> {
     let one = |name: &HeaderName| {
         let mut values = headers.get_all(name).iter();
         match (values.next(), values.next()) {

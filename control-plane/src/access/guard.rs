@@ -2,58 +2,31 @@
 
 use std::{
     future::Future,
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
-};
-use tokio::sync::Semaphore;
-use tonic::{Status, body::Body, transport::server::TcpConnectInfo};
+use tonic::{Status, body::Body};
 use tower_layer::Layer;
 use tower_service::Service;
+use trunkline_transport::places::Peer;
 
 use super::{
-    admit::{Access, presented},
-    limiter::{DELAY, Limiter},
-    refusal::{Refusal, RefusalReason, withdrawn},
+    admit::{Access, Admitted, Withdrawal},
+    refusal::{Refusal, withdrawn},
 };
-
-/// Answers that wait at a time. Beyond, they do not wait: a flood may not pile up.
-const DELAYED_MAX: usize = 256;
-
-/// Calls that were refused.
-pub(crate) type Refused = Family<RefusedLabels, Counter>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct RefusedLabels {
-    reason: RefusalReason,
-}
 
 /// Puts a [`Guard`] before a service.
 #[derive(Clone, Debug)]
-pub(crate) struct GuardLayer(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    access: Access,
-    limiter: Limiter,
-    delayed: Arc<Semaphore>,
-    refused: Refused,
-}
+pub(crate) struct GuardLayer(Arc<Access>);
 
 impl GuardLayer {
-    pub(crate) fn new(access: Access, refused: Refused) -> Self {
-        let delayed = Arc::new(Semaphore::new(DELAYED_MAX));
-        Self(Arc::new(Shared { access, limiter: Limiter::default(), delayed, refused }))
+    pub(crate) fn new(access: Access) -> Self {
+        Self(Arc::new(access))
     }
 }
 
@@ -61,14 +34,14 @@ impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
 
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { shared: Arc::clone(&self.0), inner }
+        Guard { access: Arc::clone(&self.0), inner }
     }
 }
 
 /// Lets through who may, and ends streams whose token is withdrawn.
 #[derive(Clone, Debug)]
 pub(crate) struct Guard<S> {
-    shared: Arc<Shared>,
+    access: Arc<Access>,
     inner: S,
 }
 
@@ -87,17 +60,20 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let principal = match self.shared.access.admit(request.uri().path(), request.headers()) {
-            Ok(principal) => principal,
-            Err(refusal) => return Box::pin(self.shared.refuse(&refusal, &request)),
+        let admitted = match self.access.admit(request.uri().path(), request.headers()) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return Box::pin(refuse(&self.access, &refusal, &request)),
         };
+        let Admitted { principal, is_known, withdrawal } = admitted;
+        if is_known && let Some(peer) = request.extensions().get::<Peer>() {
+            peer.admit();
+        }
         tracing::debug!(principal = %principal.audit_name(), path = request.uri().path(), "call admitted");
         request.extensions_mut().insert(principal);
-        let revoked = self.shared.revoked(request.headers());
         let answer = self.inner.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            Ok(match revoked {
+            Ok(match withdrawal {
                 Some(revoked) => {
                     response.map(|inner| Body::new(Revocable { inner, revoked, is_over: false }))
                 }
@@ -107,39 +83,20 @@ where
     }
 }
 
-impl Shared {
-    /// Counts and answers; late, for whoever does this often.
-    fn refuse<E>(
-        &self,
-        refusal: &Refusal,
-        request: &Request<Body>,
-    ) -> impl Future<Output = Result<Response<Body>, E>> + Send + use<E> {
-        self.refused.get_or_create(&RefusedLabels { reason: refusal.reason() }).inc();
-        let peer = peer(request);
-        let too_often = refusal.is_guess() && !self.limiter.allows(peer, Instant::now());
-        tracing::debug!(peer = ?peer, path = request.uri().path(), reason = ?refusal.reason(), "call refused");
-        let delay = too_often.then(|| Arc::clone(&self.delayed).try_acquire_owned().ok()).flatten();
-        let response = refusal.status(request.uri().path()).into_http();
-        async move {
-            if let Some(_place) = &delay {
-                tokio::time::sleep(DELAY).await;
-            }
-            Ok(response)
-        }
+/// Counts and answers; late, for whoever does this often.
+fn refuse<E>(
+    access: &Access,
+    refusal: &Refusal,
+    request: &Request<Body>,
+) -> impl Future<Output = Result<Response<Body>, E>> + Send + use<E> {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.address().ip());
+    tracing::debug!(peer = ?peer, path = request.uri().path(), reason = ?refusal.reason(), "call refused");
+    let delay = access.refusals.count(refusal, peer);
+    let response = refusal.status(request.uri().path()).into_http();
+    async move {
+        delay.over().await;
+        Ok(response)
     }
-
-    /// Ready when the call's token is withdrawn. None: it came without, or with an app
-    /// key, which routing looks at itself.
-    fn revoked(&self, headers: &HeaderMap) -> Option<Withdrawal> {
-        let tokens = self.access.tokens.as_ref()?;
-        Some(Box::pin(tokens.withdrawn(presented(headers).ok()??)?))
-    }
-}
-
-type Withdrawal = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-fn peer(request: &Request<Body>) -> Option<IpAddr> {
-    Some(request.extensions().get::<TcpConnectInfo>()?.remote_addr()?.ip())
 }
 
 /// An answer that ends when its caller's token does.

@@ -3,11 +3,12 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
+use trunkline_transport::places::network;
 
 /// Failures of one peer that are answered at once, a second and in a burst. An operator
 /// with an old token makes a few.
@@ -73,14 +74,6 @@ impl Limiter {
             return peers.shared.get_or_insert(Bucket::full(now)).take(now);
         }
         peers.own.entry(peer).or_insert(Bucket::full(now)).take(now)
-    }
-}
-
-/// Whoever has one IPv6 address has the other 2^64 of its network too.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -9,13 +9,15 @@ mod guard;
 mod limiter;
 mod principal;
 mod refusal;
+mod refusals;
 mod roles;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::{
     admit::Access,
-    guard::{GuardLayer, Refused},
+    guard::GuardLayer,
     principal::Principal,
+    refusals::{Delay, Refused},
     roles::Role,
 };

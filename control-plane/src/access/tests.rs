@@ -1,5 +1,7 @@
 //! Real sockets: every RPC with every role, over TLS, and what is said to who may not.
 
+mod strangers;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -75,8 +77,7 @@ impl Plane {
         let shutdown = CancellationToken::new();
         let running = start(options, shutdown.clone()).await.unwrap();
         assert_eq!(running.scheme, "https");
-        let address = format!("https://127.0.0.1:{}", running.grpc_addr.port());
-        let channel = endpoint(&address, &trust).unwrap().connect().await.unwrap();
+        let channel = connect(&running, &trust).await;
         Self { running, channel, directory, trust, _shutdown: shutdown.drop_guard() }
     }
 
@@ -86,12 +87,20 @@ impl Plane {
 
     /// Calls with an empty message, and reads no further than the answer's head.
     async fn call(&self, path: &'static str, token: Option<&str>) -> Result<Streaming<()>, Status> {
+        Self::call_on(self.channel.clone(), path, token).await
+    }
+
+    async fn call_on(
+        channel: Channel,
+        path: &'static str,
+        token: Option<&str>,
+    ) -> Result<Streaming<()>, Status> {
         let mut request = Request::new(tokio_stream::once(()));
         if let Some(token) = token {
             let value = MetadataValue::try_from(format!("Bearer {token}")).unwrap();
             request.metadata_mut().insert("authorization", value);
         }
-        let mut grpc = Grpc::new(self.channel.clone());
+        let mut grpc = Grpc::new(channel);
         grpc.ready().await.unwrap();
         let called = grpc.streaming(request, http::uri::PathAndQuery::from_static(path), Empty);
         let answer = tokio::time::timeout(PATIENCE, called).await.expect(path)?;
@@ -101,6 +110,15 @@ impl Plane {
     async fn refusal(&self, path: &'static str, token: Option<&str>) -> Status {
         self.call(path, token).await.map(drop).unwrap_err()
     }
+}
+
+async fn connect(running: &Running, trust: &Trust) -> Channel {
+    let address = format!("https://127.0.0.1:{}", running.grpc_addr.port());
+    endpoint(&address, trust).unwrap().connect().await.unwrap()
+}
+
+fn open_ops(options: &mut Options) {
+    options.ops = Listen::Address("0.0.0.0:0".parse().unwrap());
 }
 
 fn options(security: Security, app_keys: bool) -> Options {
@@ -329,8 +347,8 @@ async fn who_tries_tokens_waits_and_who_has_one_does_not() {
     let directory = tempfile::tempdir().unwrap();
     let tokens = security(directory.path()).0.load().unwrap().tokens;
     let repository = Repository::open(RepositoryOptions::default()).unwrap();
-    let access = Access::new(tokens, repository, false);
-    let mut guard = GuardLayer::new(access, Refused::default()).layer(Yes);
+    let access = Access::new(tokens, repository, false, Refused::default());
+    let mut guard = GuardLayer::new(access).layer(Yes);
     let mut call = async |token: &str| {
         let request = http::Request::get("/trunkline.admin.v1.AdminService/GetStats")
             .header("authorization", format!("Bearer {token}"))
@@ -386,8 +404,7 @@ async fn beyond_loopback_all_of_tls_and_tokens_are_needed() {
 
 #[tokio::test]
 async fn metrics_beyond_loopback_need_a_viewer_and_probes_do_not() {
-    let open = |options: &mut Options| options.ops = Listen::Address("0.0.0.0:0".parse().unwrap());
-    let plane = Plane::with(open, true).await;
+    let plane = Plane::with(open_ops, true).await;
     let get = async |path: &str, role: Option<Role>| {
         let token = role.map(|role| format!("Bearer {}", token(role)));
         https_get(&plane, path, token).await.0

@@ -41,6 +41,11 @@ const ROUTING_BYTES_MAX: usize = 16 * 1024 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls of one connection at a time: an agent has two, a program that watches some
+/// dozens. Clients wait with more of their own accord. Without it there is no bound, and
+/// each open call holds memory, also of those who may only ask for health.
+const STREAMS_MAX: u32 = 200;
+
 /// What services share.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -93,7 +98,8 @@ pub(crate) async fn serve(
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(GuardLayer::new(access, context.metrics.calls_refused.clone()))
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .layer(GuardLayer::new(access))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

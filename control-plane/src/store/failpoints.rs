@@ -1,6 +1,8 @@
 //! Places where a process can be made to end at once, to show what a crash there leaves
 //! behind. They are there with the feature `failpoints` only; without it nothing of
-//! them is compiled.
+//! them is compiled. A build of the whole workspace has them too, because the tests ask
+//! for the feature and cargo unites the features of what it builds together: programs for
+//! use are built one package at a time, as the image's recipe does.
 //!
 //! With the feature, the environment says which one and when, for example
 //! `FAILPOINTS="commit::before_sync=7*off->return"`: the eighth commit ends the process
@@ -44,6 +46,7 @@ pub(crate) const ROTATE_AFTER_RENAME: &str = "rotate::after_rename";
 pub(crate) const ROTATE_BEFORE_REMOVAL: &str = "rotate::before_removal";
 
 /// A segment is full at [`EARLY_BYTES`], so that rotations come often.
+#[cfg(feature = "failpoints")]
 pub(crate) const ROTATE_EARLY: &str = "rotate::early";
 
 /// A few dozen small commits.

@@ -28,7 +28,7 @@ use trunkline_proto::{
     },
     types::v1::Decision,
 };
-use trunkline_transport::{incoming::incoming, tls::Acceptor};
+use trunkline_transport::{incoming::incoming, places::Limits, tls::Acceptor};
 
 /// Far beyond what loopback needs; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -90,7 +90,7 @@ impl Fake {
             let listener = TcpListener::from_std(listener).unwrap();
             Server::builder()
                 .add_service(RoutingServiceServer::new(service))
-                .serve_with_incoming(incoming(listener, tls))
+                .serve_with_incoming(incoming(listener, tls, Limits::OPEN))
                 .await
                 .unwrap();
         });

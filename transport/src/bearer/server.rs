@@ -81,16 +81,21 @@ impl<R: Copy + PartialEq + Send + Sync + 'static> TokenSet<R> {
         self.holders.load().get(&digest).cloned()
     }
 
-    /// Ends when a token that is held now is not held any more in the same role and by
-    /// the same name: a long stream that it opened should end too. None: nobody holds
-    /// it.
-    pub fn withdrawn(&self, presented: &[u8]) -> Option<impl Future<Output = ()> + Send + use<R>> {
+    /// Who holds a token, and what ends when that is not so any more: a long stream that
+    /// it opened should end too. Both come from one look, so a file that is replaced at
+    /// the same time can't let somebody in for ever. The work is the same for known and
+    /// unknown ones, up to the answer.
+    pub fn holder_until(
+        &self,
+        presented: &[u8],
+    ) -> Option<(Holder<R>, impl Future<Output = ()> + Send + use<R>)> {
         let digest = digest(presented);
         // Before the look, so that no change is missed.
         let mut changed = self.changed.subscribe();
         let holders = Arc::clone(&self.holders);
-        let was = holders.load().get(&digest).cloned()?;
-        Some(async move {
+        let holder = holders.load().get(&digest).cloned()?;
+        let was = holder.clone();
+        let withdrawn = async move {
             while changed.changed().await.is_ok() {
                 if holders.load().get(&digest) != Some(&was) {
                     return;
@@ -98,7 +103,8 @@ impl<R: Copy + PartialEq + Send + Sync + 'static> TokenSet<R> {
             }
             // The set is gone, and nobody can withdraw anything.
             std::future::pending::<()>().await;
-        })
+        };
+        Some((holder, withdrawn))
     }
 
     /// Looks at the files every two seconds and uses new ones that are good, for ever:
@@ -181,8 +187,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = write(dir.path(), "tokens", "old-0123456789abcdef\n");
         let tokens = TokenSet::load(vec![((), path.clone())]).unwrap();
-        let withdrawn = tokens.withdrawn(OLD).unwrap();
-        assert!(tokens.withdrawn(NEW).is_none());
+        let (_, withdrawn) = tokens.holder_until(OLD).unwrap();
+        assert!(tokens.holder_until(NEW).is_none());
         let following = tokio::spawn(tokens.clone().follow());
         // Paused time runs on by itself, so this is several looks.
         let looks = || tokio::time::sleep(Duration::from_secs(20));

@@ -146,6 +146,8 @@ impl Session {
                 biased;
                 () = self.context.shutdown.cancelled() => return Err(End::Stopping),
                 () = self.connection.superseded() => return Err(superseded(self.connection.agent_id()).into()),
+                // Also when the agent's token is withdrawn: what it says counts no more.
+                () = self.outbox.closed() => return Err(End::Unread),
                 message = inbound.message() => match message {
                     Ok(Some(SyncRequest { message: Some(message) })) => self.hear(message).await?,
                     Ok(Some(SyncRequest { message: None })) => {
