@@ -141,7 +141,7 @@ const BROKEN: &[(&str, Break, &str)] = &[
     ),
     (
         "a key instead of its reference",
-        |c| c.providers[0].credential = env(&format!("{CANARY} ")),
+        |c| c.providers[0].credential = Some(env(&format!("{CANARY} "))),
         "providers[0].credential.env",
     ),
 ];
@@ -160,15 +160,15 @@ fn weight(config: &mut Config, weight: u32) {
 }
 
 fn target(config: &mut Config, name: &str) {
-    config.virtual_models[0].tiers[0].targets[0].deployment = name.to_owned();
+    name.clone_into(&mut config.virtual_models[0].tiers[0].targets[0].deployment);
 }
 
 fn deadline(config: &mut Config, seconds: i64) {
     config.virtual_models[0].deadline = Some(prost_types::Duration { seconds, nanos: 0 });
 }
 
-fn env(name: &str) -> Option<Credential> {
-    Some(Credential { source: Some(credential::Source::Env(name.to_owned())) })
+fn env(name: &str) -> Credential {
+    Credential { source: Some(credential::Source::Env(name.to_owned())) }
 }
 
 #[tokio::test]

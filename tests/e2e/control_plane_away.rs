@@ -100,7 +100,7 @@ async fn control_plane_is_ready_once_it_listens() {
 
 /// How long the control plane is away in the long test; `make away` makes it ten minutes.
 fn away_for() -> Duration {
-    let seconds = env::var("TRUNKLINE_TEST_AWAY_SECONDS").map_or(6, |text| text.parse().expect("seconds"));
+    let seconds = env::var("TRUNKLINE_TEST_AWAY_SECONDS").map_or(6, |text| text.parse().unwrap());
     Duration::from_secs(seconds)
 }
 

@@ -38,7 +38,7 @@ impl SmallDisk {
             .arg(directory.path())
             .stdin(Stdio::null())
             .spawn()
-            .expect("unshare is part of util-linux");
+            .unwrap_or_else(|error| panic!("start unshare of util-linux: {error}"));
         let disk = Self { holder, directory };
         let mounted = disk.seen_from_outside().join("mounted");
         until("the file system to be mounted", async || mounted.exists(), |mounted| *mounted).await;

@@ -30,7 +30,7 @@ const fn writes_before_kill(round: usize) -> usize {
 }
 
 fn kills() -> usize {
-    env::var("TRUNKLINE_TEST_KILLS").map_or(KILLS, |text| text.parse().expect("a number of kills"))
+    env::var("TRUNKLINE_TEST_KILLS").map_or(KILLS, |text| text.parse().unwrap())
 }
 
 fn provider(writer: usize, write: u64) -> Provider {
@@ -70,8 +70,7 @@ async fn write(admin: Admin, writer: usize, first: u64, count: Arc<AtomicUsize>)
 async fn stored(admin: &Admin) -> (u64, HashMap<String, u64>) {
     let exported = admin.export().await;
     let providers = exported.config.unwrap().providers.into_iter();
-    let writers = providers.filter(|one| one.name.starts_with("writer-"));
-    let writes = writers.map(|one| (one.name, one.region.parse().unwrap())).collect();
+    let writes = providers.map(|one| (one.name, one.region.parse().unwrap())).collect();
     (exported.version.unwrap().revision, writes)
 }
 
@@ -111,7 +110,7 @@ fn check_audit(
         entries.iter().map(|entry| (entry.version.as_ref().unwrap().revision, entry)).collect();
     assert_eq!(revisions.len(), entries.len(), "a revision was given twice");
     for one in acknowledged {
-        let entry = revisions.get(&one.revision).expect("an acknowledged write is in the audit log");
+        let entry = revisions.get(&one.revision).unwrap_or_else(|| panic!("{one:?} is not in the audit log"));
         assert_eq!(entry.method, "UpdateProvider");
         let after = entry.changes.iter().map(|change| change.after.as_str());
         assert!(after.into_iter().any(|after| after.contains(&one.write.to_string())), "{one:?}: {entry:?}");

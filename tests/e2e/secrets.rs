@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use reqwest::Client as Http;
@@ -14,8 +15,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use trunkline_proto::admin::v1::{
-    ExportConfigRequest, GetProviderRequest, GetStatsRequest, ListAgentsRequest, ListBreakersRequest,
-    ListProvidersRequest, admin_service_client::AdminServiceClient,
+    ExportConfigRequest, ExportStateRequest, GetProviderRequest, GetStatsRequest, ListAgentsRequest,
+    ListBreakersRequest, ListFaultsRequest, ListProvidersRequest, ListRevisionsRequest, QueryAuditRequest,
+    QueryHistoryRequest, WatchResourcesRequest, admin_service_client::AdminServiceClient,
 };
 use trunkline_sdk::{Client, CompleteRequestExt as _, types::CompleteRequest};
 use trunkline_simulator::live::LiveProvider;
@@ -100,7 +102,7 @@ async fn read_everything(url: &str, token: &str, seen: &mut Seen) -> Vec<Code> {
         codes.push(said.as_ref().err().map_or(Code::Ok, Status::code));
         seen.note(place, said.unwrap_or_else(|status| format!("{status} {status:?}")));
     };
-    let provider = GetProviderRequest { name: "locked".to_owned(), ..Default::default() };
+    let provider = GetProviderRequest { name: "locked".to_owned() };
     note("GetProvider", admin.get_provider(provider).await.map(|answer| format!("{answer:?}")));
     let providers = admin.list_providers(ListProvidersRequest::default()).await;
     note("ListProviders", providers.map(|answer| format!("{answer:?}")));
@@ -112,6 +114,29 @@ async fn read_everything(url: &str, token: &str, seen: &mut Seen) -> Vec<Code> {
     note("ListBreakers", breakers.map(|answer| format!("{answer:?}")));
     let stats = admin.get_stats(GetStatsRequest::default()).await;
     note("GetStats", stats.map(|answer| format!("{answer:?}")));
+    let revisions = admin.list_revisions(ListRevisionsRequest::default()).await;
+    note("ListRevisions", revisions.map(|answer| format!("{answer:?}")));
+    let audit = admin.query_audit(QueryAuditRequest::default()).await;
+    note("QueryAudit", audit.map(|answer| format!("{answer:?}")));
+    let faults = admin.list_faults(ListFaultsRequest::default()).await;
+    note("ListFaults", faults.map(|answer| format!("{answer:?}")));
+    let start_time = Some(SystemTime::now().into());
+    let history = admin.query_history(QueryHistoryRequest { start_time, ..Default::default() }).await;
+    note("QueryHistory", history.map(|answer| format!("{answer:?}")));
+    let watched = match admin.watch_resources(WatchResourcesRequest::default()).await {
+        Ok(answer) => answer.into_inner().message().await.map(|message| format!("{message:?}")),
+        Err(refused) => Err(refused),
+    };
+    note("WatchResources", watched);
+    if token == ADMIN {
+        let mut pieces = admin.export_state(ExportStateRequest {}).await.unwrap().into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.message().await.unwrap() {
+            bytes.extend_from_slice(&piece.data);
+        }
+        assert!(bytes.windows(6).any(|six| six == b"locked"), "the export holds the configuration");
+        note("ExportState", Ok(String::from_utf8_lossy(&bytes).into_owned()));
+    }
     codes
 }
 

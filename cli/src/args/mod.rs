@@ -12,12 +12,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use trunkline_simulator::live::Fault;
 
+#[cfg(test)]
+pub(crate) use self::value::Moment;
 pub(crate) use self::{
     connection::Connection,
     drill::{Effect, FaultArgs, FaultCommand, InjectArgs},
     get::{AuditArgs, GetArgs, HistoryArgs, Listing, ListingFormat, StatsArgs},
     up::{LogArgs, LogFormat, UpArgs},
-    value::{Moment, duration},
+    value::duration,
 };
 use crate::simulate;
 

@@ -12,10 +12,7 @@ use std::time::SystemTime;
 
 use trunkline_proto::admin::v1::{ListBreakersRequest, ListFaultsRequest};
 
-pub(crate) use self::{
-    agents::{all_agents, state as agent_state},
-    faults::table as faults_table,
-};
+pub(crate) use self::{agents::all_agents, faults::table as faults_table};
 use crate::{
     args::{GetArgs, Listing, ListingFormat},
     client::ControlPlane,

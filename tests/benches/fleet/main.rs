@@ -113,7 +113,7 @@ async fn measure(agents: usize, pushes: usize) -> anyhow::Result<()> {
         everybody(&fleet, revision).await?;
         delays.extend(fleet.delays_micros(began));
     }
-    let pushed = Usage::of(control_plane.process.id())?.cpu.saturating_sub(before.cpu);
+    let spent = Usage::of(control_plane.process.id())?.cpu.saturating_sub(before.cpu);
     delays.sort_unstable();
 
     let verdict = verdict(&admin, &fleet).await?;
@@ -130,7 +130,7 @@ async fn measure(agents: usize, pushes: usize) -> anyhow::Result<()> {
         connected.as_secs_f64(),
         quantile(&delays, 50) / 1e3,
         quantile(&delays, 99) / 1e3,
-        pushed.as_micros() as f64 / (pushes * agents) as f64,
+        spent.as_micros() as f64 / (pushes * agents) as f64,
         verdict.as_secs_f64() * 1e3,
         idle.as_secs_f64() / idle_time.as_secs_f64() * 100.0,
         back.as_secs_f64(),
