@@ -35,7 +35,8 @@ pub(crate) fn load(source: ConfigSource) -> Result<Document, StartError> {
     }
 }
 
-/// Applies the document, or warns that it differs from what is stored.
+/// Applies the document, or warns that it differs from what is stored. A store that
+/// takes no writes now, but has a configuration, goes on with that one.
 pub(crate) async fn bring_in(repository: &Repository, document: Document) -> Result<(), CommitError> {
     let Document { source, config } = document;
     let state = repository.state();
@@ -68,7 +69,18 @@ pub(crate) async fn bring_in(repository: &Repository, document: Document) -> Res
                 // Whoever starts it with this document means all of it.
                 force: !empty,
             };
-            let state = repository.commit(write).await?;
+            let state = match repository.commit(write).await {
+                Err(error @ (CommitError::ReadOnly { .. } | CommitError::RolledBack { .. })) if !empty => {
+                    tracing::error!(
+                        origin = source.origin,
+                        revision = state.version.revision,
+                        %error,
+                        "the configuration is not applied; serving the stored one"
+                    );
+                    return Ok(());
+                }
+                committed => committed?,
+            };
             tracing::info!(
                 origin = source.origin,
                 revision = state.version.revision,

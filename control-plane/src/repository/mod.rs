@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     recent: RwLock<Recent>,
     /// None: everything is in memory.
     journal: Option<JournalReader>,
+    /// Which opening of the view is in use. None: it is not open.
+    view: watch::Sender<Option<u64>>,
     /// Places for those who read the journal.
     queries: Arc<Semaphore>,
     /// The place for who exports.
@@ -193,6 +195,13 @@ impl Repository {
         self.shared.health.subscribe()
     }
 
+    /// Which opening of the view is in use, now and whenever it is opened again: what
+    /// blobs are there may then have changed. None: it does not open, and blobs can
+    /// neither be read nor written.
+    pub fn subscribe_view(&self) -> watch::Receiver<Option<u64>> {
+        self.shared.view.subscribe()
+    }
+
     /// Has the writer's thread stage a commit and answer when it is settled.
     async fn stage<T: Send + 'static, E: From<CommitError> + Send + 'static>(
         &self,
@@ -225,6 +234,13 @@ impl Repository {
         let job = Job::Run(Box::new(move |writer| drop(reply.send(job(writer)))));
         self.send(job).await?;
         answer.await.map_err(|_| CommitError::Unavailable)
+    }
+
+    /// The disk is full, as far as anybody can tell, and will have room when somebody
+    /// looks next.
+    #[cfg(test)]
+    pub(crate) async fn pretend_full(&self) {
+        self.ask(Writer::pretend_full).await.unwrap();
     }
 
     async fn send(&self, job: Job) -> Result<(), CommitError> {

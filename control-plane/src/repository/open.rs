@@ -16,7 +16,7 @@ use super::view::{Mark, View};
 use super::writer::{Disk, Writer};
 use super::{ConfigState, OpenError, RepositoryOptions, Shared, now_unix_ms};
 use crate::store::ballast::Ballast;
-use crate::store::journal::{Journal, JournalReader, Opened, Record, Snapshot};
+use crate::store::journal::{Found, Journal, JournalReader, Opened, Record, Snapshot};
 use crate::store::sled::{SledStore, move_aside};
 use crate::store::{StoreError, StoreHealth, directory};
 
@@ -46,7 +46,12 @@ fn open_on_disk(data_dir: &Path, options: &RepositoryOptions) -> Result<(Writer,
     if let Some(file) = &options.import {
         transfer::import(file, data_dir)?;
     }
-    let opened = Journal::open(&journal_dir)?;
+    let read = Journal::read(&journal_dir)?;
+    let mut found = open_view(data_dir);
+    if !options.accept_rollback {
+        check_view(&found, &read, &journal_dir)?;
+    }
+    let opened = read.open()?;
     // What is acknowledged must be found again after a power loss: so must its directory.
     for directory in [Some(data_dir), data_dir.parent()].into_iter().flatten() {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
@@ -63,11 +68,8 @@ fn open_on_disk(data_dir: &Path, options: &RepositoryOptions) -> Result<(Writer,
         );
     }
     let Opened { mut journal, snapshot, mut records, .. } = opened;
-    let mut found = open_view(data_dir);
     if options.accept_rollback {
         records.push(new_epoch(&mut journal, &snapshot, &records)?);
-    } else {
-        refuse_rollback(&found.view, journal.tip().0, &journal_dir, &found.directory)?;
     }
     let recent = recent::of(journal.epoch(), &snapshot, &records);
     let (mut folded, mut requests) = Folded::from_snapshot(snapshot);
@@ -85,7 +87,8 @@ fn open_on_disk(data_dir: &Path, options: &RepositoryOptions) -> Result<(Writer,
     }
 
     let epoch = journal.epoch().to_owned();
-    let disk = Disk { journal, ballast, data_dir: data_dir.to_owned(), lock };
+    let accept_rollback = options.accept_rollback;
+    let disk = Disk { journal, ballast, data_dir: data_dir.to_owned(), accept_rollback, lock };
     let mut writer = Writer::new(Arc::clone(&shared), epoch, (folded, requests), found.view, Some(disk));
     writer.begin(found.lost, found.trouble);
     Ok((writer, shared))
@@ -143,6 +146,7 @@ fn publish(
         drains: watch::Sender::new(Arc::clone(&folded.drains)),
         recent: RwLock::new(recent),
         journal,
+        view: watch::Sender::new(None),
         queries: Arc::new(Semaphore::new(QUERIES_MAX)),
         exports: Arc::new(Semaphore::new(1)),
         health: watch::Sender::new(StoreHealth::Ok),
@@ -161,8 +165,8 @@ pub(super) struct FoundView {
     pub(super) trouble: Option<String>,
 }
 
-/// Opens the view. A damaged one is moved aside, never removed; without space the view
-/// is in memory, and reads go on.
+/// Opens the view. A damaged one is moved aside, never removed. If it does not open, as
+/// without space, another stands in, and reads go on.
 pub(super) fn open_view(data_dir: &Path) -> FoundView {
     let directory = data_dir.join("view");
     let mut lost = None;
@@ -183,7 +187,7 @@ pub(super) fn open_view(data_dir: &Path) -> FoundView {
         Ok(view) => FoundView { view, directory, lost, trouble: None },
         Err(cause) => {
             let trouble = format!("open {}: {cause}", directory.display());
-            FoundView { view: View::in_memory(), directory, lost, trouble: Some(trouble) }
+            FoundView { view: View::stand_in(trouble.clone()), directory, lost, trouble: Some(trouble) }
         }
     }
 }
@@ -194,14 +198,31 @@ fn sled_view(directory: &Path) -> Result<View, StoreError> {
     Ok(view)
 }
 
+/// Before anything is written: a start that is refused leaves the journal as it was.
+fn check_view(found: &FoundView, journal: &Found, journal_dir: &Path) -> Result<(), OpenError> {
+    if let Some(trouble) = &found.trouble
+        && journal.is_empty()
+        && found.directory.exists()
+    {
+        // There may have been a journal. A new one would be in its way if it comes back.
+        return Err(OpenError::Io {
+            action: "there is no journal, and the view that could tell whether there was one can't be read:",
+            path: found.directory.clone(),
+            cause: std::io::Error::other(trouble.clone()),
+        });
+    }
+    refuse_rollback(found, journal.sequence(), journal_dir)
+}
+
 /// A view knows of acknowledged records only. If it knows of more than the journal has,
 /// the journal lost some; going on would give their revisions to other configurations.
-fn refuse_rollback(view: &View, journal: u64, journal_dir: &Path, view_dir: &Path) -> Result<(), OpenError> {
-    let seen = view.mark().ok().flatten().map_or(0, |mark| mark.sequence);
+pub(super) fn refuse_rollback(found: &FoundView, journal: u64, journal_dir: &Path) -> Result<(), OpenError> {
+    let view_dir = &found.directory;
+    let seen = found.view.mark().ok().flatten().map_or(0, |mark| mark.sequence);
     if seen <= journal {
         return Ok(());
     }
-    Err(OpenError::RolledBack { directory: journal_dir.to_owned(), view: view_dir.to_owned(), journal, seen })
+    Err(OpenError::RolledBack { directory: journal_dir.to_owned(), view: view_dir.clone(), journal, seen })
 }
 
 /// Makes the view show the journal's state, and says what differed.

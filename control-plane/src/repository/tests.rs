@@ -3,6 +3,7 @@
 mod batch;
 mod corruption;
 mod orders;
+mod reopening;
 mod rollback;
 mod transfer;
 
@@ -85,10 +86,11 @@ async fn blobs_are_written_and_removed_together_or_not_at_all() {
     let blob = |key: &str| (key.as_bytes().to_vec(), b"7".to_vec());
     repository.put_blobs(vec![blob("a/1"), blob("a/2"), blob("b/1")]).await.unwrap();
     let too_long = vec![(b"a/4".to_vec(), vec![0; VALUE_BYTES_MAX + 1])];
-    repository.write_blobs(too_long, vec![b"a/1".to_vec()]).await.unwrap_err();
+    let view = repository.subscribe_view().borrow().unwrap();
+    repository.write_blobs(view, too_long, vec![b"a/1".to_vec()]).await.unwrap_err();
     assert_eq!(repository.scan_blobs(b"a/").await.unwrap(), [blob("a/1"), blob("a/2")]);
     let deletes = vec![b"a/1".to_vec(), b"a/9".to_vec()];
-    repository.write_blobs(vec![blob("a/3")], deletes).await.unwrap();
+    repository.write_blobs(view, vec![blob("a/3")], deletes).await.unwrap();
     let prefixes = vec![b"b/".to_vec(), b"c/".to_vec(), b"a/".to_vec()];
     assert_eq!(repository.scan_blobs_of(prefixes).await.unwrap(), [blob("b/1"), blob("a/2"), blob("a/3")]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::CommitError;
-use super::open::open_view;
+use super::open::{FoundView, open_view, refuse_rollback};
 use super::view::View;
 use super::writer::Writer;
 use crate::store::journal::{AppendError, PAYLOAD_BYTES_MAX};
@@ -112,19 +112,39 @@ impl Writer {
             return;
         }
         // The old one holds sled's lock on the same files.
-        self.view = View::in_memory();
-        let found = open_view(&disk.data_dir);
-        self.view = found.view;
+        self.view = View::stand_in("it is being opened".into());
+        let mut found = open_view(&disk.data_dir);
+        let ahead = self.rollback_of(&found);
+        let before = found.view.mark().ok().flatten();
+        if before.is_none() && found.trouble.is_none() && found.lost.is_none() && self.folded.sequence > 0 {
+            // sled can open damaged files as empty ones, and say nothing.
+            found.lost = Some("the view was gone; telemetry totals before now are lost".into());
+        }
         self.lost = found.lost.or(self.lost.take());
+        self.use_view(found.view);
         if let Some(reason) = found.trouble {
             self.stop_writing(Trouble::Full(reason));
             return;
         }
         self.trouble = None;
+        if let Some(reason) = ahead {
+            // Its mark stays: it is what shows that the journal is short.
+            tracing::error!(reason, "the store takes no writes of operators");
+            self.rolled_back = Some(reason);
+            self.publish_health();
+            return;
+        }
         self.publish_health();
         tracing::info!("the store takes writes again");
         let state = Arc::clone(&self.shared.config.borrow());
         self.show(&state);
+    }
+
+    /// How it shows in a view that could not be read before that the journal is short.
+    fn rollback_of(&self, found: &FoundView) -> Option<String> {
+        let disk = self.disk.as_ref().filter(|disk| !disk.accept_rollback)?;
+        let checked = refuse_rollback(found, disk.journal.tip().0, &disk.data_dir.join("journal"));
+        checked.err().map(|error| error.to_string())
     }
 
     pub(super) fn stop_writing(&mut self, trouble: Trouble) {
@@ -153,6 +173,13 @@ impl Writer {
             *known = health;
             changed
         });
+    }
+
+    /// Stops writing as if the disk were full, and looks at once when somebody asks.
+    #[cfg(test)]
+    pub(super) fn pretend_full(&mut self) {
+        self.stop_writing(Trouble::Full("a test says that the disk is full".into()));
+        self.looked = None;
     }
 
     #[cfg(test)]

@@ -58,6 +58,8 @@ pub(super) struct View {
     term: u64,
     /// What is in the store.
     shown: Entries,
+    /// Why this one stands in for a view that is not open.
+    stands_in: Option<String>,
 }
 
 impl View {
@@ -66,7 +68,7 @@ impl View {
         let term = store.campaign()?;
         let snapshot = store.read(VIEW)?;
         let shown = snapshot.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
-        Ok(Self { store, term, shown })
+        Ok(Self { store, term, shown, stands_in: None })
     }
 
     /// A view that is gone when dropped.
@@ -74,7 +76,18 @@ impl View {
         let store = MemoryStore::default();
         // Memory takes every write.
         let term = store.campaign().unwrap_or_default();
-        Self { store: Box::new(store), term, shown: Entries::new() }
+        Self { store: Box::new(store), term, shown: Entries::new(), stands_in: None }
+    }
+
+    /// A view in place of one that does not open. It has no blobs and takes none: who
+    /// took it for the real one would overwrite what is in that by what it lacks.
+    pub(super) fn stand_in(reason: String) -> Self {
+        Self { stands_in: Some(reason), ..Self::in_memory() }
+    }
+
+    /// Whether the real one is open.
+    pub(super) const fn is_real(&self) -> bool {
+        self.stands_in.is_none()
     }
 
     /// The record that it shows. None: it is new.
@@ -106,6 +119,7 @@ impl View {
     }
 
     pub(super) fn write_blobs(&self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        self.check_real()?;
         let deletes = deletes.into_iter().map(|key| Change::Delete { key: [BLOB, &key].concat() });
         let puts = puts.into_iter().map(|(key, value)| Change::Put { key: [BLOB, &key].concat(), value });
         let changes: Vec<_> = deletes.chain(puts).collect();
@@ -114,9 +128,17 @@ impl View {
     }
 
     pub(super) fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<Blob>, StoreError> {
+        self.check_real()?;
         let snapshot = self.store.read(&[BLOB, prefix].concat())?;
         let blobs = snapshot.entries.into_iter();
         Ok(blobs.map(|entry| (entry.key[BLOB.len()..].to_vec(), entry.value)).collect())
+    }
+
+    fn check_real(&self) -> Result<(), StoreError> {
+        match &self.stands_in {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::ReadOnly { reason: reason.clone() }),
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Writer {
     pub(super) folded: Folded,
     pub(super) requests: Requests,
     pub(super) view: View,
+    /// Counts how often the view was opened.
+    openings: u64,
     /// None: everything is in memory.
     pub(super) disk: Option<Disk>,
     pub(super) trouble: Option<Trouble>,
@@ -68,6 +70,8 @@ pub(super) struct Disk {
     pub(super) journal: Journal,
     pub(super) ballast: Ballast,
     pub(super) data_dir: PathBuf,
+    /// An operator said that the journal may be older than the view.
+    pub(super) accept_rollback: bool,
     #[expect(dead_code, reason = "held until dropped")]
     pub(super) lock: DirectoryLock,
 }
@@ -80,19 +84,29 @@ impl Writer {
         view: View,
         disk: Option<Disk>,
     ) -> Self {
-        Self {
+        let mut writer = Self {
             shared,
             epoch,
             folded,
             requests,
-            view,
+            view: View::stand_in("it is not open yet".into()),
+            openings: 0,
             disk,
             trouble: None,
             looked: None,
             maintained: Instant::now(),
             lost: None,
             rolled_back: None,
-        }
+        };
+        writer.use_view(view);
+        writer
+    }
+
+    /// Takes over a view that was opened, and tells those who read from it.
+    pub(super) fn use_view(&mut self, view: View) {
+        self.view = view;
+        self.openings += 1;
+        self.shared.view.send_replace(self.view.is_real().then_some(self.openings));
     }
 
     /// Works until nobody can ask any more.
@@ -222,8 +236,18 @@ impl Writer {
         ends.into_iter().flatten().min()
     }
 
-    pub(super) fn write_blobs(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
+    /// `read_from`: the opening of the view from which was read what is written now.
+    pub(super) fn write_blobs(
+        &mut self,
+        read_from: Option<u64>,
+        puts: Vec<Blob>,
+        deletes: Vec<Vec<u8>>,
+    ) -> Result<(), CommitError> {
         self.check_disk()?;
+        if read_from.is_some_and(|opening| opening != self.openings) {
+            let reason = "the view was opened again since this was read from it; read it again".into();
+            return Err(CommitError::ReadOnly { reason });
+        }
         self.view.write_blobs(puts, deletes).map_err(|cause| {
             self.view_failed(&cause);
             CommitError::from(cause)
@@ -231,6 +255,10 @@ impl Writer {
     }
 
     pub(super) fn scan_blobs(&mut self, prefix: &[u8]) -> Result<Vec<Blob>, CommitError> {
+        if !self.view.is_real() {
+            // Who reads needs a view as much as who writes.
+            self.check_disk()?;
+        }
         Ok(self.view.scan_blobs(prefix)?)
     }
 
@@ -246,11 +274,16 @@ impl Writer {
 
     /// Brings the view up to date. The journal has it: a failure loses nothing.
     pub(super) fn show(&mut self, state: &ConfigState) {
-        let tip = self.disk.as_ref().map(|disk| disk.journal.tip());
-        let mark = Mark::new(&self.epoch, tip.unwrap_or((self.folded.sequence, [0; 32])));
+        let mark = self.mark();
         if let Err(cause) = self.view.show(&mark, &state.config, &self.folded) {
             self.view_failed(&cause);
         }
+    }
+
+    /// What the view has to show.
+    pub(super) fn mark(&self) -> Mark {
+        let tip = self.disk.as_ref().map(|disk| disk.journal.tip());
+        Mark::new(&self.epoch, tip.unwrap_or((self.folded.sequence, [0; 32])))
     }
 
     /// Publishes what else than the configuration changed.

@@ -161,22 +161,30 @@ impl Repository {
     /// # Errors
     /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
     pub async fn put_blobs(&self, blobs: Vec<Blob>) -> Result<(), CommitError> {
-        self.write_blobs(blobs, Vec::new()).await
+        self.ask(move |writer| writer.write_blobs(None, blobs, Vec::new())).await?
     }
 
     /// As [`Self::put_blobs`], and removes the blobs of the keys in `deletes`, if there:
-    /// all of it or nothing. A key is in one of the two at most.
+    /// all of it or nothing. A key is in one of the two at most. `view` is the opening
+    /// from which was read what is written now, see [`Self::subscribe_view`].
     ///
     /// # Errors
-    /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
-    pub async fn write_blobs(&self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
-        self.ask(move |writer| writer.write_blobs(puts, deletes)).await?
+    /// [`CommitError::ReadOnly`] if the view was opened again since: read again. Else
+    /// see [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
+    pub async fn write_blobs(
+        &self,
+        view: u64,
+        puts: Vec<Blob>,
+        deletes: Vec<Vec<u8>>,
+    ) -> Result<(), CommitError> {
+        self.ask(move |writer| writer.write_blobs(Some(view), puts, deletes)).await?
     }
 
     /// The blobs whose key starts with `prefix`, by key.
     ///
     /// # Errors
-    /// See [`CommitError`].
+    /// [`CommitError::ReadOnly`] while the view is not open, which is tried again now and
+    /// then; else see [`CommitError`].
     pub async fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<Blob>, CommitError> {
         let prefix = prefix.to_vec();
         self.ask(move |writer| writer.scan_blobs(&prefix)).await?
@@ -186,7 +194,7 @@ impl Repository {
     /// so the caller bounds how many there are.
     ///
     /// # Errors
-    /// See [`CommitError`].
+    /// As [`Self::scan_blobs`].
     pub async fn scan_blobs_of(&self, prefixes: Vec<Vec<u8>>) -> Result<Vec<Blob>, CommitError> {
         let scan = move |writer: &mut super::writer::Writer| {
             let found = prefixes.iter().map(|prefix| writer.scan_blobs(prefix));

@@ -1,32 +1,43 @@
 //! What was merged before this start.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use prost::Message as _;
 
 use super::agents::Agents;
-use super::clock::Clock;
 use super::level::Level;
 use super::rollups::Rollups;
 use super::stored::{self, Mark, Size, Unreadable};
-use super::{Counts, Stats, TRAFFIC_SECS};
+use super::{Counts, TRAFFIC_SECS};
 use crate::repository::{Blob, CommitError, Repository};
 
 /// Why telemetry cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     /// The store did not give it.
-    #[error("read telemetry: {0}")]
+    #[error(transparent)]
     Store(#[from] CommitError),
     /// It is damaged.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
 }
 
+impl From<LoadError> for CommitError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Store(error) => error,
+            LoadError::Unreadable(error) => Self::ReadOnly { reason: error.to_string() },
+        }
+    }
+}
+
 /// Reads totals, sequences, the sizes of all steps, and the rows of those that are open.
-/// Rows of the past stay on disk until somebody asks for them.
-pub(super) async fn load(repository: &Arc<Repository>) -> Result<(Stats, Agents), LoadError> {
+/// Rows of the past stay on disk until somebody asks for them. `now` is in seconds since
+/// 1970.
+///
+/// # Errors
+/// If the store does not give it, or it is damaged.
+pub(super) async fn load(repository: &Repository, now: u64) -> Result<(Counts, Agents), LoadError> {
     let mut totals = HashMap::new();
     for (_, value) in repository.scan_blobs(stored::TOTALS).await? {
         let (key, counts) = stored::read_totals(&value)?;
@@ -37,11 +48,9 @@ pub(super) async fn load(repository: &Arc<Repository>) -> Result<(Stats, Agents)
         let (slot, agent_id, sequences) = stored::read_sequences(&key, &value)?;
         agents.insert(slot, agent_id, sequences);
     }
-    let clock = Clock::of_the_machine();
     let rollups = rollups(repository).await?;
-    let traffic = traffic(repository, &rollups, clock.now()).await?;
-    let counts = Counts { totals, rollups, traffic };
-    Ok((Stats::new(Arc::clone(repository), clock, counts), agents))
+    let traffic = traffic(repository, &rollups, now).await?;
+    Ok((Counts { totals, rollups, traffic, missing: None }, agents))
 }
 
 async fn rollups(repository: &Repository) -> Result<Rollups, LoadError> {

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::agents::{Agents, Known};
+use super::clock::Clock;
 use super::level::Level;
 use super::load::{self, LoadError};
 use super::plan::{self, Plan, Read};
@@ -28,6 +30,10 @@ const BATCH_MAX: usize = 256;
 /// A report whose window ended longer ago is placed by that; else it counts as of its
 /// arrival, whatever the clocks say.
 const LATE_SECS: u64 = 60;
+
+/// Between looks at a store that could not be read; the repository itself looks as
+/// often.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where to send reports. The task ends when the last of these is dropped.
 #[derive(Clone, Debug)]
@@ -85,6 +91,9 @@ pub(crate) struct Merger {
     /// Counts batches, to tell who was silent longest.
     batches: u64,
     undo: Undo,
+    view: watch::Receiver<Option<u64>>,
+    /// The opening of the view that memory agrees with.
+    loaded: Option<u64>,
     /// What becomes of the next write, in tests.
     #[cfg(test)]
     pub(super) fate: Option<super::simulation::Fate>,
@@ -142,44 +151,111 @@ pub(super) fn of_report(report: Report) -> (Job, Answer) {
     job(Some(Source { agent_id, incarnation, seq, end_secs, lost_before }), counts)
 }
 
+fn opened_again() -> CommitError {
+    CommitError::ReadOnly { reason: "the view is being opened; send it again".into() }
+}
+
 fn job(source: Option<Source>, counts: HashMap<Key, Totals>) -> (Job, Answer) {
     let (reply, answer) = oneshot::channel();
     (Job { source, counts, reply }, answer)
 }
 
 impl Merger {
-    /// Loads what was merged before.
+    /// Loads what was merged before, or begins without while the store cannot be read:
+    /// then reports are refused until it can.
     ///
     /// # Errors
-    /// If the store does not give it, or it is damaged.
+    /// If the store is closing, or telemetry in it is damaged.
     pub(crate) async fn load(repository: Arc<Repository>) -> Result<(Self, Arc<Stats>, Reports), LoadError> {
-        let (stats, agents) = load::load(&repository).await?;
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let stats = Arc::new(stats);
-        let merger = Self {
+        let stats = Arc::new(Stats::unloaded(Arc::clone(&repository), Clock::of_the_machine()));
+        let mut merger = Self {
+            view: repository.subscribe_view(),
+            loaded: None,
             repository,
             stats: Arc::clone(&stats),
-            agents,
+            agents: Agents::default(),
             queue,
             batches: 0,
             undo: Undo::default(),
             #[cfg(test)]
             fate: None,
         };
+        match merger.follow_view().await {
+            Err(LoadError::Store(error @ CommitError::ReadOnly { .. })) => {
+                tracing::error!(%error, "telemetry is not counted until the store can be read");
+            }
+            loaded => loaded?,
+        }
         Ok((merger, stats, Reports(sender)))
     }
 
     /// Merges until nobody can send any more.
     pub(crate) async fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);
-        while self.queue.recv_many(&mut jobs, BATCH_MAX).await > 0 {
-            let now = self.stats.clock.now();
-            self.merge(now, std::mem::take(&mut jobs)).await;
+        loop {
+            let waits = self.loaded.is_none() || self.loaded != *self.view.borrow();
+            tokio::select! {
+                biased; // What is read anew goes before what is added to it.
+                changed = self.view.changed() => {
+                    // The repository outlives this task.
+                    if changed.is_ok() {
+                        self.try_to_follow().await;
+                    }
+                }
+                received = self.queue.recv_many(&mut jobs, BATCH_MAX) => {
+                    if received == 0 {
+                        return;
+                    }
+                    let now = self.stats.clock.now();
+                    self.merge(now, std::mem::take(&mut jobs)).await;
+                }
+                () = tokio::time::sleep(LOOK_AGAIN), if waits => self.try_to_follow().await,
+            }
+        }
+    }
+
+    /// Reads everything again if the view was opened since that was done last: it may
+    /// have lost something, or hold what a write that failed left in it.
+    async fn follow_view(&mut self) -> Result<(), LoadError> {
+        // The first read has the repository look whether the view opens now; the second
+        // round is for when it did.
+        for _ in 0..2 {
+            let opening = *self.view.borrow_and_update();
+            if opening.is_some() && opening == self.loaded {
+                return Ok(());
+            }
+            let loaded = load::load(&self.repository, self.stats.clock.now()).await;
+            let (counts, agents) = loaded.inspect_err(|error| self.stats.note_missing(error.to_string()))?;
+            if opening.is_some() && *self.view.borrow() == opening {
+                self.stats.replace(counts);
+                self.agents = agents;
+                self.undo.clear();
+                self.loaded = opening;
+                return Ok(());
+            }
+        }
+        Err(opened_again().into())
+    }
+
+    async fn try_to_follow(&mut self) {
+        if let Err(error) = self.follow_view().await {
+            // The repository said so aloud when it began.
+            tracing::debug!(%error, "telemetry is not read; agents keep what they count");
         }
     }
 
     /// Merges some jobs with one write, as of `now`, and answers them.
     pub(super) async fn merge(&mut self, now: u64, jobs: Vec<Job>) {
+        if let Err(error) = self.follow_view().await {
+            let refusal = CommitError::from(error);
+            tracing::debug!(%refusal, "telemetry is not merged; agents will send it again");
+            for job in jobs {
+                // A caller that left has no use for its answer.
+                drop(job.reply.send(Err(refusal.clone())));
+            }
+            return;
+        }
         self.batches += 1;
         let mut batch = Batch { now, ..Batch::default() };
         let answers: Vec<_> = jobs
@@ -280,11 +356,12 @@ impl Merger {
     }
 
     async fn commit(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), CommitError> {
+        let view = self.loaded.ok_or_else(opened_again)?;
         #[cfg(test)]
         if let Some(fate) = self.fate.take() {
-            return fate.decide(self.repository.write_blobs(puts, deletes)).await;
+            return fate.decide(self.repository.write_blobs(view, puts, deletes)).await;
         }
-        self.repository.write_blobs(puts, deletes).await
+        self.repository.write_blobs(view, puts, deletes).await
     }
 
     /// Reads the rows that are not in memory and that the batch changes or removes.

@@ -11,6 +11,8 @@ pub(crate) mod pace;
 mod pairs;
 mod plan;
 pub(crate) mod query;
+#[cfg(test)]
+mod reopening;
 pub(crate) mod report;
 #[cfg(test)]
 mod retention;
@@ -33,7 +35,7 @@ pub(crate) use self::load::LoadError;
 use self::plan::Plan;
 use self::rollups::Rollups;
 use self::totals::Totals;
-use crate::repository::Repository;
+use crate::repository::{CommitError, Repository};
 
 /// Pairs of deployment and virtual model that are counted apart, at about 1 KiB each,
 /// and up to as much again for each of the three open steps. More are refused: names
@@ -67,6 +69,8 @@ struct Counts {
     /// By virtual model, when an attempt ended last, in seconds since 1970. No more
     /// than there are keys.
     traffic: HashMap<String, u64>,
+    /// Why what was counted before is not in here.
+    missing: Option<String>,
 }
 
 /// What the steps take, for metrics.
@@ -81,8 +85,45 @@ pub(crate) struct Occupied {
 }
 
 impl Stats {
-    fn new(repository: Arc<Repository>, clock: Clock, counts: Counts) -> Self {
+    /// Without what was counted before: nothing is counted until [`Self::replace`].
+    fn unloaded(repository: Arc<Repository>, clock: Clock) -> Self {
+        let counts = Counts {
+            totals: HashMap::new(),
+            rollups: Rollups::new(),
+            traffic: HashMap::new(),
+            missing: Some("it was not read yet".into()),
+        };
         Self { repository, clock, counts: Mutex::new(counts) }
+    }
+
+    /// Refuses while nothing can be told: what was counted before could not be read.
+    ///
+    /// # Errors
+    /// [`CommitError::ReadOnly`] with the reason.
+    pub(crate) fn check_loaded(&self) -> Result<(), CommitError> {
+        match &self.counts.lock().missing {
+            None => Ok(()),
+            Some(reason) => Err(CommitError::ReadOnly {
+                reason: format!("telemetry can't be read, so none is counted or shown: {reason}"),
+            }),
+        }
+    }
+
+    /// Takes over what the store holds, in place of what was known of it.
+    fn replace(&self, counts: Counts) {
+        let mut held = self.counts.lock();
+        // A counter since the start of the program.
+        let dropped = held.rollups.dropped;
+        *held = counts;
+        held.rollups.dropped = dropped;
+    }
+
+    /// Notes why nothing could be loaded, unless something was before.
+    fn note_missing(&self, reason: String) {
+        let mut held = self.counts.lock();
+        if held.missing.is_some() {
+            held.missing = Some(reason);
+        }
     }
 
     /// Totals since the store was made, for each pair that `wanted` accepts.
@@ -93,9 +134,14 @@ impl Stats {
     }
 
     /// Whether requests for this virtual model reached a deployment within the last
-    /// hour.
+    /// hour. While nothing is known it must be taken for granted.
     pub(crate) fn has_traffic(&self, model: &str) -> bool {
-        let last = self.counts.lock().traffic.get(model).copied();
+        let counts = self.counts.lock();
+        if counts.missing.is_some() {
+            return true;
+        }
+        let last = counts.traffic.get(model).copied();
+        drop(counts);
         last.is_some_and(|last| last.saturating_add(TRAFFIC_SECS) >= self.clock.now())
     }
 

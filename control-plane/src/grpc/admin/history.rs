@@ -41,6 +41,7 @@ pub(super) async fn query(
         Ok(0) => PAGE_SIZE_DEFAULT,
         Ok(size) => size.min(PAGE_SIZE_MAX),
     };
+    context.stats.check_loaded().map_err(|error| refuse::commit(&error))?;
     let conditions = conditions(&request);
     let page = if request.page_token.is_empty() {
         let (level, first, last) = span(&context.stats, &request)?;

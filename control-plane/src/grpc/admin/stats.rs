@@ -20,6 +20,7 @@ use crate::{
 
 pub(super) async fn get(context: &Context, request: &GetStatsRequest) -> Result<GetStatsResponse, Status> {
     let window = window(context, request)?;
+    context.stats.check_loaded().map_err(|error| refuse::commit(&error))?;
     let state = context.repository.state();
     let mut rows: BTreeMap<String, Totals> = state
         .table

@@ -9,7 +9,7 @@ fn accepting(directory: &Path) -> Arc<Repository> {
 }
 
 /// A store of three commits whose journal was put back to two.
-async fn rolled_back() -> tempfile::TempDir {
+pub(super) async fn rolled_back() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let repository = on_disk(directory.path()).unwrap();
     commits(&repository, 2).await;

@@ -84,6 +84,16 @@ pub(crate) struct Opened {
     pub(crate) torn_bytes: u64,
 }
 
+/// What is in a directory, read and checked. Nothing of it was changed yet.
+#[derive(Debug)]
+pub(crate) struct Found {
+    directory: PathBuf,
+    /// None: there is no journal.
+    newest: Option<(PathBuf, Segment)>,
+    starts: Vec<Start>,
+    segment_bytes: u64,
+}
+
 /// Why the journal does not open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
@@ -107,9 +117,15 @@ pub(crate) enum AppendError {
 }
 
 impl Journal {
-    /// Opens or makes the journal in `directory` and checks all of it.
-    pub(crate) fn open(directory: &Path) -> Result<Opened, JournalError> {
-        Self::open_with(directory, SEGMENT_BYTES)
+    /// Reads the journal in `directory` and checks all of it. Changes nothing, so that
+    /// who refuses it leaves it as it was.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged.
+    pub(crate) fn read(directory: &Path) -> Result<Found, JournalError> {
+        let paths = if directory.exists() { segment::list(directory)? } else { Vec::new() };
+        let (newest, starts) = read_chain(paths)?;
+        Ok(Found { directory: directory.to_owned(), newest, starts, segment_bytes: SEGMENT_BYTES })
     }
 
     /// Whether there is a journal in `directory`.
@@ -132,45 +148,15 @@ impl Journal {
         made.map(drop).map_err(JournalError::io("write", directory))
     }
 
+    /// Reads the journal in `directory` and goes on with it.
+    #[cfg(test)]
+    pub(crate) fn open(directory: &Path) -> Result<Opened, JournalError> {
+        Self::read(directory)?.open()
+    }
+
+    #[cfg(test)]
     fn open_with(directory: &Path, segment_bytes: u64) -> Result<Opened, JournalError> {
-        fs::create_dir_all(directory).map_err(JournalError::io("make", directory))?;
-        let mut paths = segment::list(directory)?;
-        if paths.is_empty() {
-            let epoch = uuid::Uuid::new_v4().to_string();
-            let made = Segment::create(directory, &epoch, None, Snapshot::default());
-            paths.push(made.map_err(JournalError::io("write", directory))?.path);
-        }
-        let (path, newest, starts) = read_chain(&paths)?;
-        let file = OpenOptions::new().append(true).open(path);
-        let file = file.map_err(JournalError::io("open", path))?;
-        if newest.torn_bytes > 0 {
-            let cut = file.set_len(newest.whole_bytes).and_then(|()| file.sync_all());
-            cut.map_err(JournalError::io("cut", path))?;
-        }
-        let tip = Tip {
-            sequence: newest.sequence(),
-            epoch: newest.epoch,
-            sha256: newest.last_sha256,
-            length: newest.whole_bytes,
-        };
-        let journal = Self {
-            reader: JournalReader::new(directory.to_owned(), starts),
-            file,
-            first_record: newest.first_record,
-            segment_bytes,
-            durable: tip.clone(),
-            tip,
-            pending: Vec::new(),
-            broken: None,
-            #[cfg(test)]
-            fail_next: None,
-        };
-        Ok(Opened {
-            journal,
-            snapshot: newest.header.snapshot,
-            records: newest.records,
-            torn_bytes: newest.torn_bytes,
-        })
+        Found { segment_bytes, ..Self::read(directory)? }.open()
     }
 
     /// Names this journal: the same as long as it lives, or until a record renames it.
@@ -334,26 +320,85 @@ impl Journal {
     }
 }
 
+impl Found {
+    /// Whether there is no journal.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.newest.is_none()
+    }
+
+    /// The newest record; 0: there is none.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.newest.as_ref().map_or(0, |(_, segment)| segment.sequence())
+    }
+
+    /// Goes on with it: makes the journal if there is none, and cuts off an interrupted
+    /// write.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub(crate) fn open(self) -> Result<Opened, JournalError> {
+        let Self { directory, newest, mut starts, segment_bytes } = self;
+        fs::create_dir_all(&directory).map_err(JournalError::io("make", &directory))?;
+        segment::remove_unfinished(&directory)?;
+        let (path, newest) = match newest {
+            Some(newest) => newest,
+            None => {
+                let epoch = uuid::Uuid::new_v4().to_string();
+                let made = Segment::create(&directory, &epoch, None, Snapshot::default());
+                let made = made.map_err(JournalError::io("write", &directory))?;
+                starts.push(made.start);
+                let segment = Segment::read(&made.path)?;
+                (made.path, segment)
+            }
+        };
+        let file = OpenOptions::new().append(true).open(&path);
+        let file = file.map_err(JournalError::io("open", &path))?;
+        if newest.torn_bytes > 0 {
+            let cut = file.set_len(newest.whole_bytes).and_then(|()| file.sync_all());
+            cut.map_err(JournalError::io("cut", &path))?;
+        }
+        let tip = Tip {
+            sequence: newest.sequence(),
+            epoch: newest.epoch,
+            sha256: newest.last_sha256,
+            length: newest.whole_bytes,
+        };
+        let journal = Journal {
+            reader: JournalReader::new(directory, starts),
+            file,
+            first_record: newest.first_record,
+            segment_bytes,
+            durable: tip.clone(),
+            tip,
+            pending: Vec::new(),
+            broken: None,
+            #[cfg(test)]
+            fail_next: None,
+        };
+        Ok(Opened {
+            journal,
+            snapshot: newest.header.snapshot,
+            records: newest.records,
+            torn_bytes: newest.torn_bytes,
+        })
+    }
+}
+
 /// Checks all segments and the links between them. The newest one is the answer, and
 /// where each starts.
-fn read_chain(paths: &[PathBuf]) -> Result<(&PathBuf, Segment, Vec<Start>), JournalError> {
+fn read_chain(paths: Vec<PathBuf>) -> Result<(Option<(PathBuf, Segment)>, Vec<Start>), JournalError> {
     let mut starts = Vec::new();
-    let mut newest: Option<(&PathBuf, Segment)> = None;
+    let mut newest: Option<(PathBuf, Segment)> = None;
     for path in paths {
-        let segment = Segment::read(path)?;
+        let segment = Segment::read(&path)?;
         if let Some((before_path, before)) = &newest {
             before.check_ended(before_path)?;
-            segment.check_follows(path, before)?;
+            segment.check_follows(&path, before)?;
         }
         starts.push(Start::of(&segment.header));
         newest = Some((path, segment));
     }
-    let (path, segment) = newest.ok_or_else(|| JournalError::Io {
-        action: "list",
-        path: PathBuf::new(),
-        cause: io::ErrorKind::NotFound.into(),
-    })?;
-    Ok((path, segment, starts))
+    Ok((newest, starts))
 }
 
 impl JournalError {

@@ -196,18 +196,26 @@ pub(super) fn first_sequences(directory: &Path) -> Result<Vec<u64>, JournalError
     Ok(found)
 }
 
-/// The segments of `directory`, oldest first. What was left unfinished is removed.
+/// The segments of `directory`, oldest first.
 pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    files(directory, FINISHED)
+}
+
+/// Removes what was left unfinished.
+pub(super) fn remove_unfinished(directory: &Path) -> Result<(), JournalError> {
+    for path in files(directory, UNFINISHED)? {
+        fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// The files with this extension, by name.
+fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, JournalError> {
     let mut found = Vec::new();
-    let entries = fs::read_dir(directory).map_err(JournalError::io("list", directory))?;
-    for entry in entries {
+    for entry in fs::read_dir(directory).map_err(JournalError::io("list", directory))? {
         let path = entry.map_err(JournalError::io("list", directory))?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some(FINISHED) => found.push(path),
-            Some(UNFINISHED) => {
-                fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
-            }
-            _ => {}
+        if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
         }
     }
     found.sort();
