@@ -20,16 +20,25 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::file::{Unreadable, Watched};
 
-/// Longest handshake. It takes a few round trips; whoever needs longer is no client.
+/// Longest handshake, the wait for its turn included. It takes a few round trips; whoever
+/// needs longer is no client.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes under way of one process. Each holds some 40 KB; a fleet of 1,000 agents
+/// Longest wait for a client's first message: clients send it at once.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Handshakes under way of one listener. Each holds some 40 KB; a fleet of 1,000 agents
 /// that comes back at once waits for a second, and a flood takes 20 MB at most.
 pub const HANDSHAKES_MAX: usize = 512;
+
+/// Clients of one listener whose handshake is not over: those that were silent so far,
+/// those that wait for their turn, those that have it. Twice a fleet of 1,000 agents; each
+/// silent one holds a socket and a few KB. More are closed at once.
+pub const WAITING_MAX: usize = 2_048;
 
 /// Why a certificate and its key can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +99,6 @@ pub struct ServerTls {
     key: PathBuf,
     watched: Watched,
     resolver: Arc<Newest>,
-    handshakes: Arc<Semaphore>,
 }
 
 /// The newest pair that is good.
@@ -116,11 +124,11 @@ impl ServerTls {
             key: key.to_owned(),
             watched,
             resolver: Arc::new(Newest(ArcSwap::from_pointee(pair))),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         })
     }
 
-    /// What makes a listener's connections TLS.
+    /// What makes a listener's connections TLS. Each listener needs its own, or clients of
+    /// one could hold out those of another.
     ///
     /// # Errors
     /// If the cryptography that is built in lacks what TLS 1.2 and 1.3 need.
@@ -131,8 +139,11 @@ impl ServerTls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&self.resolver) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = protocols.alpn();
-        let handshakes = Arc::clone(&self.handshakes);
-        Ok(Acceptor { inner: TlsAcceptor::from(Arc::new(config)), handshakes })
+        Ok(Acceptor {
+            config: Arc::new(config),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        })
     }
 
     /// Looks at the files every two seconds and uses new ones that are good, for ever:
@@ -153,10 +164,11 @@ impl ServerTls {
     }
 }
 
-/// Makes a listener's connections TLS.
+/// Makes a listener's connections TLS. Clones share its limits.
 #[derive(Clone)]
 pub struct Acceptor {
-    inner: TlsAcceptor,
+    config: Arc<ServerConfig>,
+    waiting: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
 }
 
@@ -167,14 +179,26 @@ impl std::fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Shakes hands, once it is its turn.
+    /// Shakes hands, once the client began and it is its turn.
     ///
     /// # Errors
-    /// If the client does not speak TLS, or not within [`HANDSHAKE_TIMEOUT`].
+    /// If the client does not speak TLS, does not begin within [`HELLO_TIMEOUT`] or end
+    /// within [`HANDSHAKE_TIMEOUT`], or if [`WAITING_MAX`] others are at it.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
-        let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            return Err(io::Error::other("too many TLS handshakes at once; the client is turned away"));
+        };
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took more than 10 s");
-        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.inner.accept(stream)).await.map_err(late)?
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream)).await.map_err(late)?
+    }
+
+    // Silent clients cost their owner nothing, so they get no place.
+    async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake began within 3 s");
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let begun = tokio::time::timeout(HELLO_TIMEOUT, hello).await.map_err(late)??;
+        let _place = self.handshakes.acquire().await.map_err(io::Error::other)?;
+        begun.into_stream(Arc::clone(&self.config)).await
     }
 }
 

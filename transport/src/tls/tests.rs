@@ -147,8 +147,60 @@ async fn a_silent_client_is_given_up_and_holds_no_place() {
     let started = Instant::now();
     let error = acceptor.accept(server).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(started.elapsed(), HELLO_TIMEOUT);
+    assert_eq!(acceptor.waiting.available_permits(), WAITING_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_clients_hold_nobody_out_until_there_are_too_many() {
+    let files = Files::new();
+    files.write(&files.pair("here.test"));
+    let tls = ServerTls::load(&files.certificate(), &files.key()).unwrap();
+    let acceptor = tls.acceptor(Protocols::H2).unwrap();
+    let started = Instant::now();
+    let mut clients = Vec::new();
+    let mut served = tokio::task::JoinSet::new();
+    let mut more = |count: usize| {
+        for _ in 0..count {
+            let (client, server) = duplex(16);
+            let acceptor = acceptor.clone();
+            clients.push(client);
+            served.spawn(async move { acceptor.accept(server).await });
+        }
+    };
+    more(WAITING_MAX - 1);
+    while acceptor.waiting.available_permits() > 1 {
+        tokio::task::yield_now().await;
+    }
+    files.reach(&acceptor, "here.test", &["h2"]).await.unwrap();
+    more(1);
+    while acceptor.waiting.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(files.reach(&acceptor, "here.test", &["h2"]).await.is_err());
+    let other = tls.acceptor(Protocols::Http1).unwrap();
+    files.reach(&other, "here.test", &["http/1.1"]).await.unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO, "somebody waited");
+
+    let results = served.join_all().await;
+    assert!(results.iter().all(|result| result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut)));
+    assert_eq!(started.elapsed(), HELLO_TIMEOUT);
+    files.reach(&acceptor, "here.test", &["h2"]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_for_a_turn_ends_with_the_time_for_the_handshake() {
+    let files = Files::new();
+    files.write(&files.pair("here.test"));
+    let tls = ServerTls::load(&files.certificate(), &files.key()).unwrap();
+    let acceptor = tls.acceptor(Protocols::H2).unwrap();
+    let all = u32::try_from(HANDSHAKES_MAX).unwrap();
+    let places = acceptor.handshakes.acquire_many(all).await.unwrap();
+    let started = Instant::now();
+    assert!(files.reach(&acceptor, "here.test", &["h2"]).await.is_err());
     assert_eq!(started.elapsed(), HANDSHAKE_TIMEOUT);
-    assert_eq!(acceptor.handshakes.available_permits(), HANDSHAKES_MAX);
+    drop(places);
+    files.reach(&acceptor, "here.test", &["h2"]).await.unwrap();
 }
 
 #[test]
