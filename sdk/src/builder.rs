@@ -109,9 +109,15 @@ impl ClientBuilder {
                 problem: error.to_string(),
             })?,
         };
-        let dialer = Dialer { trust, connect_timeout: self.connect_timeout, user_agent: self.user_agent };
+        let mut dialer = Dialer {
+            trust,
+            connect_timeout: self.connect_timeout,
+            user_agent: self.user_agent,
+            keeps_secrets: false,
+        };
         let authorization = self.api_key.as_ref().map(bearer).transpose()?;
         let endpoint = dialer.endpoint(&self.address)?;
+        dialer.keeps_secrets = endpoint.uri().scheme_str() == Some("https");
         let home = endpoint.connect_lazy();
         let directory = Arc::new(Directory::new(dialer));
         Ok((Client::new(self.address, home, directory, authorization, self.deadline), endpoint))
@@ -149,6 +155,8 @@ pub(crate) struct Dialer {
     trust: Trust,
     connect_timeout: Duration,
     user_agent: Option<String>,
+    /// Whether nothing may leave this machine in the clear: the app chose TLS.
+    keeps_secrets: bool,
 }
 
 impl Dialer {
@@ -164,6 +172,13 @@ impl Dialer {
             },
         };
         let endpoint = client::endpoint(address, &self.trust).map_err(invalid)?;
+        if self.keeps_secrets && !client::keeps_secrets(endpoint.uri()) {
+            return Err(Error::InvalidAddress {
+                address: address.to_owned(),
+                problem: "prompts and the key would be sent in the clear, and the client was set up with https://; let the agent advertise https://host:port"
+                    .to_owned(),
+            });
+        }
         let endpoint = endpoint
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)

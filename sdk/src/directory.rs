@@ -35,12 +35,16 @@ impl Directory {
     }
 
     /// Replaces what is known by the `agents` of an AGENT_REQUIRED answer. An agent
-    /// with an address that can't be used is left out, unless all are like that.
+    /// with an address that can't be used is left out, unless all are like that. So is
+    /// one that would be told in the clear what the control plane was told in TLS.
     pub(crate) fn learn(&self, listed: &str) -> Result<Vec<Agent>, Error> {
         let mut agents = Vec::new();
         let mut first_error = None;
         let addresses = listed.split(',').map(str::trim).filter(|address| !address.is_empty());
-        for address in addresses.take(AGENTS_MAX) {
+        for address in addresses {
+            if agents.len() == AGENTS_MAX {
+                break;
+            }
             match self.dialer.dial_lazily(address) {
                 Ok(channel) => agents.push(Agent { address: address.to_owned(), channel }),
                 Err(error) => first_error = first_error.or(Some(error)),
