@@ -193,9 +193,7 @@ pub(crate) async fn start_limited(
     };
     let health = grpc::health::follow(Arc::clone(&agent.shared), reporter, shutdown.clone());
     let health = agent.background.spawn(health);
-    // Whoever can reach loopback can read what the process writes there.
-    let tokens = security.ops_tokens.clone().filter(|_| !ops_listen.ip().is_loopback());
-    let pages = ops::Pages { shared: Arc::clone(&agent.shared), tokens };
+    let pages = ops::Pages { shared: Arc::clone(&agent.shared), tokens: security.ops_tokens.clone() };
     agent.background.spawn(ops::serve(pages, ops, ops_tls, agent.stop.clone()));
     agent.background.spawn(security.follow(agent.stop.clone()));
     agent.follow_tables(&tables);

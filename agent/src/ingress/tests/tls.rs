@@ -132,19 +132,21 @@ async fn beyond_loopback_apps_need_a_key_and_there_must_be_one() {
 }
 
 #[tokio::test]
-async fn metrics_beyond_loopback_need_a_token_and_probes_do_not() {
+async fn metrics_need_a_token_where_a_file_is_given_and_probes_do_not() {
     let provider = Provider::start(Play::Silence).await;
-    let (agent, trust) = agent("0.0.0.0:0", &document(&[&provider], "")).await;
-    let port = agent.running.ops_listen.port();
-    for (path, headers, status) in [
-        ("/healthz", String::new(), 200),
-        ("/readyz", String::new(), 200),
-        ("/metrics", String::new(), 401),
-        ("/metrics", "authorization: Bearer wrong-0123456789abcdef\r\n".to_owned(), 401),
-        ("/metrics", format!("authorization: Bearer {TOKEN}\r\n"), 200),
-    ] {
-        let answer = ask(port, &trust, &format!("GET {path}"), &headers, "").await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    for listen in ["0.0.0.0:0", "127.0.0.1:0"] {
+        let (agent, trust) = agent(listen, &document(&[&provider], "")).await;
+        let port = agent.running.ops_listen.port();
+        for (path, headers, status) in [
+            ("/healthz", String::new(), 200),
+            ("/readyz", String::new(), 200),
+            ("/metrics", String::new(), 401),
+            ("/metrics", "authorization: Bearer wrong-0123456789abcdef\r\n".to_owned(), 401),
+            ("/metrics", format!("authorization: Bearer {TOKEN}\r\n"), 200),
+        ] {
+            let answer = ask(port, &trust, &format!("GET {path}"), &headers, "").await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{listen} {path}: {answer}");
+        }
     }
 }
 
