@@ -140,22 +140,20 @@ impl Metrics {
         self.faulted.get_or_create(&labels).inc();
     }
 
-    /// Shows these drills as the active ones.
-    pub(crate) fn show_drills(&self, active: &[Drill]) {
+    /// The text that a scrape gets, with these drills as the active ones.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub(crate) fn encode(&self, active: &[Drill]) -> Result<String, fmt::Error> {
+        // Held for both, or two scrapes at once could see drills that are half shown.
+        let registry = self.registry.lock();
         self.faults_active.clear();
         for drill in active {
             let labels = DrillLabels { fault: drill.name.to_string(), effect: drill.effect.name() };
             self.faults_active.get_or_create(&labels).set(1);
         }
-    }
-
-    /// The text that a scrape gets.
-    ///
-    /// # Errors
-    /// Never in practice: writing to a string does not fail.
-    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        encode(&mut text, &self.registry.lock())?;
+        encode(&mut text, &registry)?;
         Ok(text)
     }
 }

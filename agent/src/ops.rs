@@ -153,8 +153,7 @@ fn metrics(shared: &Shared) -> Response<Full<Bytes>> {
         let assumed = assumed.iter().count() + assumed.dropped();
         shared.metrics.assumed.set(i64::try_from(assumed).unwrap_or(i64::MAX));
     }
-    shared.metrics.show_drills(&shared.drills.active(Instant::now()));
-    match shared.metrics.encode() {
+    match shared.metrics.encode(&shared.drills.active(Instant::now())) {
         Ok(body) => {
             let mut response = text(StatusCode::OK, body);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS));
