@@ -91,7 +91,7 @@ pub(super) struct Socket<S> {
     head: Option<HeadClock>,
     /// None: HTTP/1.1, or HTTP/2 that has begun.
     preface: Option<Preface>,
-    /// Runs while nothing can be written.
+    /// Runs while nothing can be written or flushed.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -214,9 +214,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         self.inner.is_write_vectored()
     }
 
-    // A TCP socket's flush does nothing and is always ready: it tells nothing of a stall.
+    // TLS takes up to 64 KB before a write has to wait: the flush shows whether the client
+    // takes them. A TCP socket's does nothing and is always ready; as hyper flushes only
+    // after it wrote all, that ends no stall of a write.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        self.poll_stall(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -226,7 +229,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufWriter, DuplexStream, duplex};
 
     use super::*;
 
@@ -325,6 +328,29 @@ mod tests {
         let error = socket.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(started.elapsed().as_secs(), Limits::default().write.as_secs());
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_is_not_taken_fails_though_a_buffer_holds_it() {
+        // As TLS does: it takes what is written and shows by the flush that it stays.
+        let (mut client, server) = duplex(16);
+        let buffered = BufWriter::with_capacity(1_024, server);
+        let mut socket = Socket::http1(buffered, Limits::default(), Arc::new(Turns::new()));
+        let started = Instant::now();
+        socket.write_all(&[0; 64]).await.unwrap();
+        let slow = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            client.read_exact(&mut [0; 64]).await.unwrap();
+        };
+        let (flushed, ()) = tokio::join!(socket.flush(), slow);
+        flushed.unwrap();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+
+        socket.write_all(&[0; 64]).await.unwrap();
+        let error = socket.flush().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed().as_secs(), 40 + Limits::default().write.as_secs());
         drop(client);
     }
 
