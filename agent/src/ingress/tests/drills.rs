@@ -194,7 +194,8 @@ async fn drill_that_ends_lets_go_of_what_it_holds() {
         let answer = within(read_message(&mut stream)).await.unwrap();
         assert!(answer.ends_with(ANSWER) && answer.contains(FAULT), "{answer}");
         // By itself too, and in time.
-        agent.drill(drill(effect), Duration::from_millis(500)).await;
+        // Seconds: it is seen in a scrape first, which may take a while.
+        agent.drill(drill(effect), Duration::from_secs(4)).await;
         let answer = agent.ask(&chat()).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let answer = agent.ask(&chat()).await;
