@@ -22,7 +22,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     places::{Limits, Peer, Place, Places},
-    tls::{Acceptor, HANDSHAKES_MAX},
+    tls::{Acceptor, WAITING_MAX},
 };
 
 /// Wait after a failed accept, which is nearly always a lack of file descriptors:
@@ -63,7 +63,7 @@ struct State {
 impl State {
     async fn next(&mut self) -> Connection {
         loop {
-            let may_accept = self.handshakes.len() < HANDSHAKES_MAX;
+            let may_accept = self.handshakes.len() < WAITING_MAX;
             let accepted = tokio::select! {
                 biased; // Who has shaken hands already comes before who may.
                 Some(shaken) = self.handshakes.join_next() => match shaken {

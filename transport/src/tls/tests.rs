@@ -159,13 +159,13 @@ async fn silent_clients_hold_nobody_out_until_there_are_too_many() {
     let acceptor = tls.acceptor(Protocols::H2).unwrap();
     let started = Instant::now();
     let mut clients = Vec::new();
-    let mut served = tokio::task::JoinSet::new();
+    let mut handshakes = tokio::task::JoinSet::new();
     let mut more = |count: usize| {
         for _ in 0..count {
             let (client, server) = duplex(16);
             let acceptor = acceptor.clone();
             clients.push(client);
-            served.spawn(async move { acceptor.accept(server).await });
+            handshakes.spawn(async move { acceptor.accept(server).await });
         }
     };
     more(WAITING_MAX - 1);
@@ -182,7 +182,7 @@ async fn silent_clients_hold_nobody_out_until_there_are_too_many() {
     files.reach(&other, "here.test", &["http/1.1"]).await.unwrap();
     assert_eq!(started.elapsed(), Duration::ZERO, "somebody waited");
 
-    let results = served.join_all().await;
+    let results = handshakes.join_all().await;
     assert!(results.iter().all(|result| result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::TimedOut)));
     assert_eq!(started.elapsed(), HELLO_TIMEOUT);
     files.reach(&acceptor, "here.test", &["h2"]).await.unwrap();
