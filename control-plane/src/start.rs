@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::task::{JoinError, JoinHandle};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinError, JoinHandle},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use trunkline_transport::{
     bearer::TokenFileError,
@@ -133,7 +136,11 @@ pub enum StartError {
 impl StartError {
     /// Whether the operator's input is wrong: starting again won't help.
     pub const fn is_input(&self) -> bool {
-        matches!(self, Self::Exposed(_) | Self::Tls(_) | Self::Tokens(_) | Self::Config { .. })
+        match self {
+            Self::Exposed(_) | Self::Tls(_) | Self::Tokens(_) | Self::Config { .. } => true,
+            Self::Open(error) => error.is_input(),
+            Self::Listen { .. } | Self::Commit(_) | Self::Telemetry(_) | Self::Join(_) => false,
+        }
     }
 }
 
@@ -186,6 +193,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         reports,
         pace: Pace::default(),
         metrics: Arc::new(metrics),
+        previews: Arc::new(Semaphore::new(grpc::PREVIEWS_MAX)),
         instance: uuid::Uuid::new_v4().to_string(),
         shutdown: shutdown.clone(),
         tasks: TaskTracker::new(),

@@ -19,6 +19,7 @@ use trunkline_proto::{
         Ack, Drain, Heartbeat, HeartbeatAck, Hello, ProtectionStates, Publication, SyncRequest, SyncResponse,
         Update, Welcome, agent_service_client::AgentServiceClient, sync_request, sync_response,
     },
+    convert::sync::MESSAGE_BYTES_MAX,
     types::v1::Version,
 };
 
@@ -119,7 +120,8 @@ impl<'a> Stream<'a> {
         let outbound = Outbound(outbound);
         // The control plane may wait for it before it answers.
         outbound.send(sync_request::Message::Hello(self.hello())).await?;
-        let mut client = AgentServiceClient::new(self.context.channel.clone());
+        let mut client = AgentServiceClient::new(self.context.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let opened = timeout(LIVENESS_TIMEOUT, client.sync(ReceiverStream::new(requests)));
         let silent = |_| Status::deadline_exceeded("the control plane is silent");
         let mut inbound = opened.await.map_err(silent)??.into_inner();

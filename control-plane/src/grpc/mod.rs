@@ -9,6 +9,7 @@ mod telemetry;
 use std::{io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{server::NamedService as _, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -46,6 +47,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// each open call holds memory, also of those who may only ask for health.
 const STREAMS_MAX: u32 = 200;
 
+/// Previews of writes that are worked out at a time; others wait. Each takes a processor
+/// for up to some hundred milliseconds, and agents need some too.
+pub(crate) const PREVIEWS_MAX: usize = 2;
+
 /// What services share.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -56,6 +61,8 @@ pub(crate) struct Context {
     /// How often agents report.
     pub(crate) pace: Pace,
     pub(crate) metrics: Arc<Metrics>,
+    /// Places for previews of writes.
+    pub(crate) previews: Arc<Semaphore>,
     /// Another one at each start.
     pub(crate) instance: String,
     pub(crate) shutdown: CancellationToken,

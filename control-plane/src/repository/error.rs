@@ -90,6 +90,22 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether an operator has to decide or to repair something: opening again, which may
+    /// mean to read all of the journal, won't help.
+    pub const fn is_input(&self) -> bool {
+        match self {
+            Self::Damaged { .. }
+            | Self::RolledBack { .. }
+            | Self::NotEmpty { .. }
+            | Self::Import { .. }
+            | Self::Refused { .. } => true,
+            // The other one may end, and a file system may come back.
+            Self::InUse { .. } | Self::Io { .. } => false,
+        }
+    }
+}
+
 /// Why a write did not happen.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CommitError {

@@ -8,6 +8,7 @@
 //!     +------------------------------ acknowledge ------------------------------------+
 //! ```
 
+mod claims;
 mod drain;
 mod error;
 mod export;
@@ -37,6 +38,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+pub use claims::Claim;
 pub use drain::{DRAINS_MAX, DrainSet};
 pub use error::{CommitError, OpenError};
 pub use fault::{DRILLS_MAX, Drill, FaultSet};
@@ -49,6 +51,7 @@ pub use writes::{ConfigWrite, Intent};
 
 use crate::store::journal::JournalReader;
 pub use crate::store::{StoreHealth, VALUE_BYTES_MAX};
+use claims::Claims;
 use recent::Recent;
 use stage::Stage;
 use writer::{Job, Writer};
@@ -100,6 +103,7 @@ pub(crate) struct Shared {
     /// The place for who exports.
     exports: Arc<Semaphore>,
     health: watch::Sender<StoreHealth>,
+    claims: Arc<Claims>,
 }
 
 impl Repository {

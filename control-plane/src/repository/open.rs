@@ -150,6 +150,7 @@ fn publish(
         queries: Arc::new(Semaphore::new(QUERIES_MAX)),
         exports: Arc::new(Semaphore::new(1)),
         health: watch::Sender::new(StoreHealth::Ok),
+        claims: Arc::default(),
     }))
 }
 

@@ -44,6 +44,7 @@ impl Writer {
 
     /// Refuses while there is trouble, after looking whether it is over.
     pub(super) fn check_disk(&mut self) -> Result<(), CommitError> {
+        self.look_at_claims();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AGAIN);
         if due && let Some(Trouble::Full(_)) = &self.trouble {
             self.looked = Some(Instant::now());
@@ -54,6 +55,16 @@ impl Writer {
             Some(Trouble::Full(reason) | Trouble::Broken(reason)) => {
                 Err(CommitError::ReadOnly { reason: reason.clone() })
             }
+        }
+    }
+
+    /// Operators may write again when nobody has said for long that the store is old.
+    /// Telemetry is written every few seconds, so health tells it soon too.
+    fn look_at_claims(&mut self) {
+        if self.rolled_back.is_some() && !self.shared.claims.hold(Instant::now()) {
+            self.rolled_back = None;
+            self.publish_health();
+            tracing::warn!("no agent says any more that the store was rolled back; it takes writes again");
         }
     }
 
@@ -69,7 +80,8 @@ impl Writer {
             "the store was rolled back: agent {agent_id:?} holds revision {held_revision} and saw commit \
              {seen_sequence} of it, but it ends at revision {revision} and commit {sequence}; restore the \
              journal from a backup, or restart with --accept-rollback, which starts a new epoch: all agents \
-             then take over this older state"
+             then take over this older state. If the agent is wrong, withdraw its token: an hour after it \
+             is gone this ends by itself"
         );
         tracing::error!(reason, "the store takes no writes of operators");
         self.rolled_back = Some(reason);

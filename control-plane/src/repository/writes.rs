@@ -7,7 +7,7 @@ use std::time::Duration;
 use trunkline_proto::admin::v1::Config;
 use trunkline_proto::types::v1::Fault;
 
-use super::{Blob, CommitError, ConfigState, Drill, Edited, Repository, VerdictOutcome, VerdictState};
+use super::{Blob, Claim, CommitError, ConfigState, Drill, Edited, Repository, VerdictOutcome, VerdictState};
 
 /// A change of the configuration: by whom and how.
 #[derive(Clone, Debug, Default)]
@@ -88,11 +88,15 @@ impl Repository {
     /// An agent of this epoch holds `held_revision` and once saw the commit
     /// `seen_sequence`. If this store ends before either, it was rolled back: from then
     /// on it takes no writes of operators, and [`Self::health`] says why and what helps.
-    pub async fn note_ahead(&self, agent_id: &str, held_revision: u64, seen_sequence: u64) {
+    /// The answer is held for as long as the agent is connected; an hour after the last
+    /// one is dropped, operators write again.
+    pub async fn note_ahead(&self, agent_id: &str, held_revision: u64, seen_sequence: u64) -> Claim {
+        let claim = self.shared.claims.begin();
         let agent_id = agent_id.to_owned();
         let noted = self.ask(move |writer| writer.note_ahead(&agent_id, held_revision, seen_sequence));
         // A repository that is closing takes no writes either.
         drop(noted.await);
+        claim
     }
 
     /// Forces the breaker of a deployment, for a time if one is given, or with None

@@ -19,6 +19,12 @@ pub use self::state::State;
 /// Encoded bytes of a part. Far below the 4 MiB that gRPC implementations take.
 const CHUNK_BYTES: usize = 512 * 1024;
 
+/// Longest message of the Sync stream that agents take, in bytes. The longest there is, is
+/// a publication: 20,000 forced breakers have some 9 MB, 64 drills of 1,000 deployments and
+/// 1,000 virtual models some 13 MB. gRPC's own limit of 4 MiB would end the stream, and the
+/// next one, for as long as the orders last.
+pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
+
 /// The hash of a configuration, whatever its order and etags, as agents know it that
 /// do not keep hashes of resources. See [`State::sha256`] for the others.
 ///

@@ -152,6 +152,28 @@ async fn verdicts_outlive_the_stream_and_protections_start_each() {
 }
 
 #[tokio::test]
+async fn as_many_verdicts_as_can_be_are_taken() {
+    let mut world = World::new().await;
+    let _agent = world.start_sync();
+    let mut verdicts = world.verdicts.subscribe();
+    let (stream, _) = world.accept_sync().await;
+    stream.send(sync_response::Message::Welcome(Welcome::default())).await;
+    let of = |number: usize| BreakerVerdict {
+        deployment: format!("{}/d{number:062}", "p".repeat(63)),
+        state: BreakerState::ForcedOpen as i32,
+        reason: "r".repeat(256),
+        ..BreakerVerdict::default()
+    };
+    let all: Vec<_> = (0..20_000).map(of).collect();
+    let last = all.last().unwrap().deployment.clone();
+    let publication = Publication { seq: 1, verdicts: all, ..Publication::default() };
+    assert!(prost::Message::encoded_len(&publication) > 4 << 20, "longer than gRPC takes by itself");
+    stream.send(sync_response::Message::Publication(publication)).await;
+    timeout(LIMIT, verdicts.changed()).await.unwrap().unwrap();
+    assert!(world.verdicts.borrow().get(&last, tokio::time::Instant::now()).unwrap().forced_open);
+}
+
+#[tokio::test]
 async fn a_silent_control_plane_is_left() {
     let mut world = World::new().await;
     let _agent = world.start_sync();

@@ -1,6 +1,7 @@
 //! How every write of the configuration goes: edit a copy of the newest state, check the
 //! whole, guard against accidents, commit. All of that but the answer runs on the
-//! repository's thread, one write after the other; previews wait for nobody.
+//! repository's thread, one write after the other; previews wait for other
+//! previews only.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -17,8 +18,8 @@ use trunkline_proto::{
 
 use crate::{
     access::Principal,
-    grpc::{Context, wire_version},
-    repository::{ConfigState, Edited, Intent, Remembered},
+    grpc::{Context, refuse, wire_version},
+    repository::{CommitError, ConfigState, Edited, Intent, Remembered},
 };
 
 /// Who sent `request`, as the audit log names it.
@@ -93,8 +94,7 @@ impl Write {
             check(state, config, force, &|model| stats.has_traffic(model))
         };
         if self.validate_only {
-            let (_, written) = work_out(&context.repository.state())?;
-            return Ok(written);
+            return preview(context, work_out).await;
         }
         let (method, request_sha256) = (self.intent.method, self.intent.request_sha256);
         match context.repository.edit(self.intent, work_out).await? {
@@ -108,6 +108,22 @@ impl Write {
             }
         }
     }
+}
+
+/// The answer to a write that is not to happen. The work is that of a write, and a
+/// configuration has up to 10 MB: it is for no thread that serves others.
+async fn preview(
+    context: &Context,
+    work_out: impl FnOnce(&ConfigState) -> Result<(Config, Written), Status> + Send + 'static,
+) -> Result<Written, Status> {
+    let place = Arc::clone(&context.previews).acquire_owned().await;
+    let state = context.repository.state();
+    let worked_out = tokio::task::spawn_blocking(move || {
+        // Held until the work is done, also when nobody waits for it any more.
+        let _place = place;
+        work_out(&state).map(|(_, written)| written)
+    });
+    worked_out.await.map_err(|_| refuse::commit(&CommitError::Bug))?
 }
 
 /// The canonical configuration, and the answer if it is not committed.

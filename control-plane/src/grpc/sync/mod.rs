@@ -127,9 +127,11 @@ async fn serve(
         }
     };
     let ahead = is_ahead(context, &held, seen_sequence);
+    // Held until the stream ends.
+    let mut _claim = None;
     if ahead {
         connection.ahead();
-        context.repository.note_ahead(&agent_id, held.revision, seen_sequence).await;
+        _claim = Some(context.repository.note_ahead(&agent_id, held.revision, seen_sequence).await);
     }
     tracing::info!(agent_id, "agent connected");
     let session = Session::new(Arc::clone(context), Arc::clone(fleet), connection, outbox, held, ahead);

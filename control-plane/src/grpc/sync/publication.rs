@@ -123,3 +123,62 @@ fn breaker_verdict(verdict: Verdict, now: SystemTime) -> Option<BreakerVerdict> 
 fn remaining(end_unix_ms: u64, now: SystemTime) -> Option<Duration> {
     (UNIX_EPOCH + Duration::from_millis(end_unix_ms)).duration_since(now).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use trunkline_proto::{
+        agent::v1::{SyncResponse, sync_response},
+        convert::sync::MESSAGE_BYTES_MAX,
+        types::v1::fault::Effect,
+    };
+
+    use super::*;
+    use crate::repository::{DRILLS_MAX, FORCED_DEPLOYMENTS_MAX};
+
+    /// Longest names and reasons that are taken: see `admin::breakers` and
+    /// `admin::faults::check`.
+    const NAME: usize = 63;
+    const REASON: usize = 256;
+    const LIST: usize = 1_000;
+
+    #[test]
+    fn agents_take_the_longest_publication_there_is() {
+        let now = UNIX_EPOCH;
+        let model = "m".repeat(NAME);
+        let deployment = format!("{model}/{model}");
+        let verdict = Verdict {
+            deployment: deployment.clone(),
+            state: VerdictState::ForcedClosed,
+            generation: u64::MAX,
+            reason: "r".repeat(REASON),
+            expires_unix_ms: Some(u64::from(u32::MAX)),
+        };
+        let verdict = breaker_verdict(verdict, now).unwrap();
+        let drill = Drill {
+            fault: Fault {
+                name: model.clone(),
+                agents: vec![model.clone(); LIST],
+                deployments: vec![deployment; LIST],
+                virtual_models: vec![model; LIST],
+                percent: 100,
+                effect: Some(Effect::ErrorStatus(599)),
+                reason: "r".repeat(REASON),
+            },
+            start_unix_ms: 0,
+            expires_unix_ms: u64::from(u32::MAX),
+            principal: String::new(),
+        };
+        let fault = active_fault(&drill, now).unwrap();
+        let longest = Publication {
+            seq: u64::MAX,
+            sequence: u64::MAX,
+            verdicts: vec![verdict; FORCED_DEPLOYMENTS_MAX],
+            faults: vec![fault; DRILLS_MAX],
+            out_of_service: Some(OutOfService { reason: "r".repeat(4 * REASON) }),
+        };
+        let message = Some(sync_response::Message::Publication(longest));
+        let bytes = SyncResponse { message }.encoded_len();
+        assert!(bytes > 16 << 20 && bytes <= MESSAGE_BYTES_MAX, "{bytes}");
+    }
+}

@@ -138,7 +138,7 @@ impl Session {
         self.welcome().await?;
         self.publish().await?;
         loop {
-            let wake = self.update()?;
+            let wake = self.update().await?;
             let alive_until = self.heard + LIVENESS_TIMEOUT;
             tokio::select! {
                 // Ends first; then what the agent says, for it frees the way for more;
@@ -207,7 +207,7 @@ impl Session {
     }
 
     /// Begins to send the newest state if it is due. The answer is when to look again.
-    fn update(&mut self) -> Result<Option<Instant>, End> {
+    async fn update(&mut self) -> Result<Option<Instant>, End> {
         let state = self.newest();
         let now = Instant::now();
         let given_back = self.turn.expire(now);
@@ -234,7 +234,9 @@ impl Session {
             return Ok(None);
         }
         let held = self.progress.held();
-        let parts = self.fleet.updates.to(&self.context.repository, &state, base.as_deref(), held);
+        let parts = self.fleet.updates.to(&self.context.repository, &state, base, held).await?;
+        // It may have waited for others.
+        let now = Instant::now();
         let kind = if snapshot { UpdateKind::snapshot } else { UpdateKind::delta };
         self.context.metrics.updates.get_or_create(&UpdateLabels { kind }).inc();
         let nonce = self.progress.sent(newest, now);

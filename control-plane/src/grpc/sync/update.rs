@@ -4,6 +4,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
+use tonic::Status;
 use trunkline_proto::{agent::v1::Update, convert::sync, types::v1::Version};
 
 use crate::{
@@ -11,59 +13,82 @@ use crate::{
     repository::{ConfigState, Repository},
 };
 
-/// Bases for which the newest update is kept. Agents are nearly always on the newest
+/// Updates that are kept, all to the newest state. Agents are nearly always on the newest
 /// revision or a few behind; other updates are made again.
-const BASES_MAX: usize = 16;
+const KEPT_MAX: usize = 16;
+
+/// Updates that are made at a time: each encodes and hashes up to 20 MB. The rest of the
+/// processors is for everything else.
+const MAKING_MAX: usize = 2;
 
 /// Updates that lead to the newest state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Updates {
     newest: Mutex<Newest>,
+    making: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct Newest {
     version: Option<Version>,
-    by_base: HashMap<Option<u64>, Arc<[Update]>>,
+    made: HashMap<Key, Made>,
+}
+
+/// What an update depends on beside its end: the base's revision, and whether it is forced.
+type Key = (Option<u64>, bool);
+
+/// Whoever asks first makes it; the others wait for that.
+type Made = Arc<OnceCell<Arc<[Update]>>>;
+
+impl Default for Updates {
+    fn default() -> Self {
+        Self { newest: Mutex::default(), making: Semaphore::new(MAKING_MAX) }
+    }
 }
 
 impl Updates {
     /// The parts of the update to `state`, without a nonce: a delta on `base`,
-    /// without one a snapshot. `held` is what the agent has, whatever the update is based on.
-    pub(super) fn to(
+    /// without one a snapshot. `held` is what the agent has, whatever the update is based
+    /// on.
+    pub(super) async fn to(
         &self,
         repository: &Repository,
-        state: &ConfigState,
-        base: Option<&ConfigState>,
+        state: &Arc<ConfigState>,
+        base: Option<Arc<ConfigState>>,
         held: &Version,
-    ) -> Arc<[Update]> {
-        let version = wire_version(&state.version);
-        let key = base.map(|base| base.version.revision);
+    ) -> Result<Arc<[Update]>, Status> {
         let force = forced_since(repository, state, held);
-        // What is forced depends on what the agent holds; only plain updates are shared.
-        if !force && let Some(made) = self.find(&version, key) {
-            return made;
+        let key = (base.as_ref().map(|base| base.version.revision), force);
+        let made = self.place(wire_version(&state.version), key);
+        made.get_or_try_init(|| self.make(Arc::clone(state), base, force)).await.cloned()
+    }
+
+    /// Shared with all that need the same, while there is room.
+    fn place(&self, version: Version, key: Key) -> Made {
+        let mut newest = self.newest.lock();
+        if newest.version.as_ref() != Some(&version) {
+            *newest = Newest { version: Some(version), made: HashMap::new() };
         }
-        let made: Arc<[Update]> = make(state, base, force).into();
-        if !force {
-            self.keep(version, key, Arc::clone(&made));
+        if let Some(made) = newest.made.get(&key) {
+            return Arc::clone(made);
+        }
+        let made = Made::default();
+        if newest.made.len() < KEPT_MAX {
+            newest.made.insert(key, Arc::clone(&made));
         }
         made
     }
 
-    fn find(&self, version: &Version, key: Option<u64>) -> Option<Arc<[Update]>> {
-        let newest = self.newest.lock();
-        newest.by_base.get(&key).filter(|_| newest.version.as_ref() == Some(version)).cloned()
-    }
-
-    fn keep(&self, version: Version, key: Option<u64>, made: Arc<[Update]>) {
-        let mut newest = self.newest.lock();
-        if newest.version.as_ref() != Some(&version) {
-            *newest = Newest { version: Some(version), by_base: HashMap::new() };
-        }
-        if newest.by_base.len() < BASES_MAX {
-            newest.by_base.insert(key, made);
-        }
+    async fn make(
+        &self,
+        state: Arc<ConfigState>,
+        base: Option<Arc<ConfigState>>,
+        force: bool,
+    ) -> Result<Arc<[Update]>, Status> {
+        // The semaphore is never closed.
+        let _place = self.making.acquire().await.map_err(|error| Status::internal(error.to_string()))?;
+        let made = tokio::task::spawn_blocking(move || make(&state, base.as_deref(), force).into());
+        made.await.map_err(|error| Status::internal(format!("a bug in the control plane: {error}")))
     }
 }
 
@@ -98,4 +123,50 @@ fn make(state: &ConfigState, base: Option<&ConfigState>, force: bool) -> Vec<Upd
     let resources_sha256 = sync::State::of(&state.config).sha256().to_vec().into();
     updates.push(Update { upserts: last, removals, state_sha256, resources_sha256, ..template });
     updates
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_proto::{
+        admin::v1::Config,
+        types::v1::{Dialect, Provider},
+    };
+
+    use super::*;
+    use crate::repository::{ConfigWrite, RepositoryOptions};
+
+    #[tokio::test]
+    async fn agents_that_need_the_same_update_share_it_also_when_it_is_forced() {
+        let repository = Repository::open(RepositoryOptions::default()).unwrap();
+        let provider = Provider {
+            name: "a".to_owned(),
+            dialect: Dialect::Openai.into(),
+            base_url: "https://api.example.com/v1".to_owned(),
+            ..Provider::default()
+        };
+        let write = ConfigWrite {
+            config: Config { providers: vec![provider], ..Config::default() },
+            expected_revision: 0,
+            principal: "tester".to_owned(),
+            method: "ApplyConfig",
+            request_id: None,
+            request_sha256: [0; 32],
+            force: true,
+        };
+        let before = repository.state();
+        let state = repository.commit(write).await.unwrap();
+        assert!(state.forced);
+        let (updates, new) = (Updates::default(), Version::default());
+        let (one, other) = tokio::join!(
+            updates.to(&repository, &state, None, &new),
+            updates.to(&repository, &state, None, &new)
+        );
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert!(one[0].force && Arc::ptr_eq(&one, &other));
+        // Another base is another update.
+        let held = wire_version(&before.version);
+        let delta = updates.to(&repository, &state, Some(before), &held).await.unwrap();
+        assert!(delta[0].force && !delta[0].full);
+        assert_eq!(updates.newest.lock().made.len(), 2);
+    }
 }

@@ -195,9 +195,9 @@ async fn after_a_restart_former_states_are_still_there_for_deltas() {
 async fn a_store_that_agents_know_to_be_older_takes_no_writes_but_reads_on() {
     let repository = in_memory();
     commits(&repository, 2).await;
-    repository.note_ahead("agent-1", 2, 2).await;
+    drop(repository.note_ahead("agent-1", 2, 2).await);
     assert_eq!(repository.health(), StoreHealth::Ok);
-    repository.note_ahead("agent-1", 2, 9).await;
+    let claim = repository.note_ahead("agent-1", 2, 9).await;
     let refused = repository.commit(write("p3", 2)).await;
     let Err(CommitError::RolledBack { reason }) = refused else { panic!("{refused:?}") };
     for part in ["\"agent-1\"", "saw commit 9", "ends at revision 2 and commit 2", "--accept-rollback"] {
@@ -206,4 +206,23 @@ async fn a_store_that_agents_know_to_be_older_takes_no_writes_but_reads_on() {
     assert_eq!(repository.health(), StoreHealth::ReadOnly { reason });
     assert_eq!(provider_name(&repository), "p2");
     repository.put_blobs(vec![(b"totals/a".to_vec(), b"7".to_vec())]).await.unwrap();
+    drop(claim);
+    assert!(repository.commit(write("p3", 2)).await.is_err(), "the agent may come back");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_gone_for_an_hour_keeps_nobody_from_writing() {
+    let repository = in_memory();
+    let wrong = repository.note_ahead("agent-1", u64::MAX, 0).await;
+    repository.shared.claims.age();
+    assert!(repository.commit(write("p1", 0)).await.is_err(), "it is connected");
+    drop(wrong);
+    assert!(repository.commit(write("p1", 0)).await.is_err(), "it may come back");
+    repository.shared.claims.age();
+    // What agents report shows that it is over, before an operator tries.
+    repository.put_blobs(vec![(b"totals/a".to_vec(), b"7".to_vec())]).await.unwrap();
+    assert_eq!(repository.health(), StoreHealth::Ok);
+    commits(&repository, 1).await;
+    let _again = repository.note_ahead("agent-1", u64::MAX, 0).await;
+    assert!(matches!(repository.commit(write("p2", 1)).await, Err(CommitError::RolledBack { .. })));
 }
