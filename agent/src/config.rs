@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, builder::BoolishValueParser};
 
 use crate::security::{Security, TlsFiles};
 
@@ -55,7 +55,7 @@ pub struct Flags {
     pub ops_token_file: Option<PathBuf>,
     /// Allow listeners beyond loopback without TLS and authentication, and the token in
     /// the clear to a control plane there.
-    #[arg(long, env = "TRUNKLINE_AGENT_INSECURE")]
+    #[arg(long, env = "TRUNKLINE_AGENT_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
     /// Worker threads. Default: one per core.
     #[arg(long, env = "TRUNKLINE_AGENT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -129,4 +129,20 @@ impl From<Flags> for Options {
 /// One worker per core.
 pub fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_are_set_by_variables_as_people_write_them() {
+        use clap::CommandFactory as _;
+        let flags = Flags::command();
+        let insecure = flags.get_arguments().find(|one| one.get_id() == "insecure").unwrap();
+        let taken = insecure.get_possible_values();
+        for value in ["1", "true", "yes"] {
+            assert!(taken.iter().any(|one| one.matches(value, true)), "{value}");
+        }
+    }
 }

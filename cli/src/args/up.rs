@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::BoolishValueParser};
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,7 +64,7 @@ pub(crate) struct UpArgs {
     )]
     pub(crate) control_plane_ops_listen: SocketAddr,
     /// Allow listeners beyond loopback although there is no TLS and no authentication.
-    #[arg(long, env = "TRUNKLINE_INSECURE")]
+    #[arg(long, env = "TRUNKLINE_INSECURE", value_parser = BoolishValueParser::new())]
     pub(crate) insecure: bool,
     #[command(flatten)]
     pub(crate) log: LogArgs,
