@@ -21,6 +21,7 @@ use trunkline_transport::tls::Acceptor;
 use crate::{
     access::{Access, Delay},
     metrics::Metrics,
+    repository::{Repository, StoreHealth},
 };
 
 /// Enough for scrapers and probes; more wait in the accept queue.
@@ -38,6 +39,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// What is shown, and to whom.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
+    pub(crate) repository: Arc<Repository>,
     pub(crate) metrics: Arc<Metrics>,
     /// Who may see metrics. None: whoever reaches the listener. Probes come without a
     /// token, and see the other pages.
@@ -138,7 +140,8 @@ fn answer(request: &Request<Incoming>, peer: IpAddr, pages: &Pages) -> Result<Re
             }
         }
         // Both listeners are bound and the store is open before this is served at all.
-        "/healthz" | "/readyz" => respond(StatusCode::OK, TEXT, "ok\n".into()),
+        "/healthz" => respond(StatusCode::OK, TEXT, "ok\n".into()),
+        "/readyz" => respond(StatusCode::OK, TEXT, ready(&pages.repository.health()).into()),
         _ => respond(StatusCode::NOT_FOUND, TEXT, "known paths: /metrics, /healthz, /readyz\n".into()),
     })
 }
@@ -148,6 +151,16 @@ fn unauthorized() -> Response<Full<Bytes>> {
     let mut response = respond(StatusCode::UNAUTHORIZED, TEXT, said.into());
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
+}
+
+/// Reads, sync and telemetry go on whatever the store's health. What ails it names files
+/// and agents, and probes come without a token: so that is in the log.
+fn ready(store: &StoreHealth) -> &'static str {
+    match store {
+        StoreHealth::Ok => "ok\n",
+        StoreHealth::Degraded { .. } => "ok\nstore: something was lost; the log says what\n",
+        StoreHealth::ReadOnly { .. } => "ok\nstore: takes no writes of operators; the log says why\n",
+    }
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

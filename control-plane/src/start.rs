@@ -202,6 +202,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     // Ends when the last stream of reports has ended, so that none is lost.
     others.spawn(merger.run());
     let pages = ops::Pages {
+        repository: Arc::clone(&repository),
         metrics: Arc::clone(&context.metrics),
         access: (!ops_addr.ip().is_loopback()).then(|| access.clone()),
     };

@@ -31,7 +31,7 @@ pub(super) async fn newest(
 
 pub(super) fn table(list: &ListRevisionsResponse) -> String {
     if list.revisions.is_empty() {
-        return "nothing was ever configured\n".to_owned();
+        return "no change of the configuration is in the journal\n".to_owned();
     }
     let columns = [
         ("REVISION", Align::Right),

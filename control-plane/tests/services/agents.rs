@@ -208,6 +208,8 @@ async fn an_agent_ahead_of_the_store_keeps_what_it_has_and_is_shown() {
     // What an operator would write now might be what was lost.
     let refused = plane.admin.set_breaker(request).await.unwrap_err();
     assert!(refused.message().contains("rolled back"), "{refused}");
+    let ready = plane.page("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("takes no writes"), "{ready}");
     // Neither an update nor a publication came before the answer to this.
     agent.say(sync_request::Message::Heartbeat(Heartbeat { seq: 1, ..Default::default() })).await;
     let next = agent.next().await.unwrap();

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Streaming, transport::Channel};
@@ -277,14 +276,7 @@ async fn reflection_names_all_services_in_both_versions() {
 #[tokio::test]
 async fn the_ops_listener_answers() {
     let plane = Plane::configured().await;
-    let get = async |path: &str| {
-        let mut stream = tokio::net::TcpStream::connect(plane.running.ops_addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    };
+    let get = async |path: &str| plane.page(path).await;
     assert!(get("/readyz").await.starts_with("HTTP/1.1 200"));
     assert!(get("/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get("/nope").await.starts_with("HTTP/1.1 404"));

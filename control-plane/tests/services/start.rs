@@ -69,6 +69,19 @@ async fn a_data_directory_has_one_control_plane() {
 }
 
 #[tokio::test]
+async fn readyz_says_that_something_was_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let plane = Plane::with(with_document(dir.path(), DOCUMENT, ConfigPolicy::Bootstrap)).await;
+    assert!(plane.page("/readyz").await.ends_with("\r\n\r\nok\n"));
+    plane.stop().await;
+    std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+    let plane = Plane::on_disk(dir.path()).await;
+    let ready = plane.page("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("ok\nstore: something was lost"), "{ready}");
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn a_listener_beyond_loopback_needs_a_word_more() {
     let open = || Listen::Address("0.0.0.0:0".parse().unwrap());
     for options in [Options { grpc: open(), ..options() }, Options { ops: open(), ..options() }] {

@@ -3,6 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use trunkline_control_plane::{
@@ -70,6 +71,16 @@ impl Plane {
         let channel = channel.connect().await.unwrap();
         let admin = AdminServiceClient::new(channel.clone());
         Self { running, shutdown, channel, admin }
+    }
+
+    /// What the ops listener answers, with its head.
+    pub(crate) async fn page(&self, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(self.running.ops_addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// Drains it.
