@@ -32,6 +32,7 @@ url() { awk '$2 == "control-plane" { print $3 }' control-plane.log; }
 start() { # ROLE SIGN FLAGS
   local role=$1 sign=$2 waited=0
   shift 2
+  : >"$role.log"
   "trunkline-$role" --ops-listen 127.0.0.1:0 --data-dir "$role" "$@" >"$role.log" 2>&1 &
   started+=($!)
   until grep -q "$sign" "$role.log"; do
