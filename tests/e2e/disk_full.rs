@@ -101,6 +101,8 @@ async fn a_full_disk_stops_writes_and_nothing_else() {
     let mut applied = admin.apply(&Document::even(&[&provider])).await.version.unwrap().revision;
     let agent = Agent::following(&control_plane.url);
     agent.ready().await;
+    assert_eq!(agent.chat(false).await.text(), ANSWER);
+    admin.stats_count(provider.requests()).await;
 
     disk.fill();
     // What room there is inside of files that exist already may take some writes.
@@ -130,13 +132,17 @@ async fn a_full_disk_stops_writes_and_nothing_else() {
     assert_eq!(agent.chat(false).await.text(), ANSWER);
     admin.agents_hold(1, applied).await;
 
-    // A restart on the full disk.
+    // A restart on the full disk, without even the room that the ballast gave up: what
+    // was counted can't be read.
+    disk.fill();
     let control_plane = control_plane.restart();
     let admin = control_plane.admin().await;
     assert_eq!(admin.export().await.version.unwrap().revision, applied);
     let document = Document::even(&[&provider]).chat("deadline: 9s");
     let refusal = admin.try_apply(&document).await.unwrap_err();
     assert_eq!(reason(&refusal).as_deref(), Some("STORE_READ_ONLY"), "{refusal:?}");
+    let unknown = admin.try_stats().await.unwrap_err();
+    assert_eq!(reason(&unknown).as_deref(), Some("STORE_READ_ONLY"), "{unknown:?}");
     admin.agents_hold(1, applied).await;
     assert_eq!(agent.chat(true).await.text(), ANSWER);
 
@@ -144,6 +150,8 @@ async fn a_full_disk_stops_writes_and_nothing_else() {
     let written = until("a write", async || admin.try_apply(&document).await, Result::is_ok).await.unwrap();
     assert_eq!(written.version.unwrap().revision, applied + 1);
     admin.agents_hold(1, applied + 1).await;
-    // What the agent counted meanwhile is there.
-    admin.stats_count(provider.requests()).await;
+    // What was counted before is there, and what the agent counted meanwhile, once each.
+    until("counts to be read", async || admin.try_stats().await, Result::is_ok).await.unwrap();
+    let rows = admin.stats_count(provider.requests()).await;
+    assert_eq!(rows.values().map(|row| row.attempts).sum::<u64>(), provider.requests());
 }

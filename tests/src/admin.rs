@@ -93,8 +93,16 @@ impl Admin {
 
     /// Counts since the store was made, by deployment.
     pub async fn stats(&self) -> BTreeMap<String, StatsRow> {
-        let response = self.client.clone().get_stats(GetStatsRequest::default()).await.unwrap();
-        response.into_inner().rows.into_iter().map(|row| (row.deployment.clone(), row)).collect()
+        self.try_stats().await.unwrap()
+    }
+
+    /// The same, or why there is none.
+    ///
+    /// # Errors
+    /// If the control plane has no counts to show.
+    pub async fn try_stats(&self) -> Result<BTreeMap<String, StatsRow>, Status> {
+        let response = self.client.clone().get_stats(GetStatsRequest::default()).await?;
+        Ok(response.into_inner().rows.into_iter().map(|row| (row.deployment.clone(), row)).collect())
     }
 
     /// Waits until so many attempts are counted in all, and returns the counts.

@@ -1,16 +1,23 @@
 //! How a control plane starts: configuration documents, and what it refuses.
 #![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use trunkline_control_plane::{
     config::ConfigPolicy,
     repository::OpenError,
     start::{ConfigSource, Listen, Options, StartError, start},
+    store::sled::SledStore,
 };
+use trunkline_proto::admin::v1::{GetStatsRequest, QueryHistoryRequest};
 
-use crate::support::{DOCUMENT, Plane, options};
+use crate::support::{DOCUMENT, PATIENCE, Plane, options};
 
 fn with_document(directory: &Path, text: &str, policy: ConfigPolicy) -> Options {
     let config = ConfigSource { origin: "trunkline.yaml".into(), text: text.into(), policy };
@@ -42,6 +49,36 @@ async fn a_document_is_applied_to_an_empty_store_and_later_only_when_asked_alway
         drop(state);
         plane.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_store_whose_view_does_not_open_is_served_and_says_what_it_cannot_tell() {
+    let dir = tempfile::tempdir().unwrap();
+    Plane::with(with_document(dir.path(), DOCUMENT, ConfigPolicy::Bootstrap)).await.stop().await;
+    let held = SledStore::open(&dir.path().join("view")).unwrap();
+    let other = DOCUMENT.replace("weight: 70", "weight: 60");
+    let mut plane = Plane::with(with_document(dir.path(), &other, ConfigPolicy::Always)).await;
+    assert_eq!(plane.running.repository.state().version.revision, 1);
+    let query = QueryHistoryRequest { start_time: Some(SystemTime::now().into()), ..Default::default() };
+    for refused in [
+        plane.admin.get_stats(GetStatsRequest::default()).await.map(drop),
+        plane.admin.query_history(query.clone()).await.map(drop),
+    ] {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(status.message().contains("telemetry can't be read"), "{status:?}");
+        assert!(status.message().contains("view"), "{status:?}");
+    }
+
+    drop(held);
+    let told = async {
+        while plane.admin.get_stats(GetStatsRequest::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    plane.admin.query_history(query).await.unwrap();
+    plane.stop().await;
 }
 
 #[tokio::test]
