@@ -84,6 +84,9 @@ pub(crate) struct Opened {
     pub(crate) torn_bytes: u64,
 }
 
+/// The newest segment, if there is one, and where each starts.
+type Chain = (Option<(PathBuf, Segment)>, Vec<Start>);
+
 /// What is in a directory, read and checked. Nothing of it was changed yet.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -340,16 +343,15 @@ impl Found {
         let Self { directory, newest, mut starts, segment_bytes } = self;
         fs::create_dir_all(&directory).map_err(JournalError::io("make", &directory))?;
         segment::remove_unfinished(&directory)?;
-        let (path, newest) = match newest {
-            Some(newest) => newest,
-            None => {
-                let epoch = uuid::Uuid::new_v4().to_string();
-                let made = Segment::create(&directory, &epoch, None, Snapshot::default());
-                let made = made.map_err(JournalError::io("write", &directory))?;
-                starts.push(made.start);
-                let segment = Segment::read(&made.path)?;
-                (made.path, segment)
-            }
+        let (path, newest) = if let Some(newest) = newest {
+            newest
+        } else {
+            let epoch = uuid::Uuid::new_v4().to_string();
+            let made = Segment::create(&directory, &epoch, None, Snapshot::default());
+            let made = made.map_err(JournalError::io("write", &directory))?;
+            starts.push(made.start);
+            let segment = Segment::read(&made.path)?;
+            (made.path, segment)
         };
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.map_err(JournalError::io("open", &path))?;
@@ -386,7 +388,7 @@ impl Found {
 
 /// Checks all segments and the links between them. The newest one is the answer, and
 /// where each starts.
-fn read_chain(paths: Vec<PathBuf>) -> Result<(Option<(PathBuf, Segment)>, Vec<Start>), JournalError> {
+fn read_chain(paths: Vec<PathBuf>) -> Result<Chain, JournalError> {
     let mut starts = Vec::new();
     let mut newest: Option<(PathBuf, Segment)> = None;
     for path in paths {
