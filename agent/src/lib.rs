@@ -6,6 +6,7 @@ mod clock;
 pub mod config;
 pub mod control;
 pub mod credentials;
+mod data_dir;
 mod decisions;
 mod drills;
 mod duty;

@@ -33,6 +33,7 @@ use crate::{
         self, Cache, ControlPlane, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext,
         Verdicts, run_sync, run_telemetry,
     },
+    data_dir::{self, DirectoryLock},
     drills,
     engine::Worker,
     grpc,
@@ -75,6 +76,12 @@ pub enum StartError {
     /// The data directory can't be used.
     #[error("use data directory {path}: {error}", path = .0.display(), error = .1)]
     DataDirectory(PathBuf, #[source] io::Error),
+    /// Two agents would overwrite each other's state.
+    #[error(
+        "data directory {path} is in use by another agent; give each agent one of its own with --data-dir",
+        path = .0.display()
+    )]
+    DirectoryInUse(PathBuf),
     /// The static configuration can't be read.
     #[error("read {path}: {error}", path = .0.display(), error = .1)]
     ReadStatic(PathBuf, #[source] io::Error),
@@ -110,6 +117,7 @@ impl StartError {
             | Self::Static(..)
             | Self::ReadStatic(..)
             | Self::DataDirectory(..)
+            | Self::DirectoryInUse(_)
             | Self::ControlPlane(_) => true,
             Self::Listen(..) | Self::Tls(_) | Self::Reflection(_) | Self::Worker(_) | Self::Join(_) => false,
         }
@@ -160,6 +168,9 @@ pub(crate) async fn start_limited(
     security.check_ops(options.ops_listen)?;
     let (tls, ops_tls) = (security.acceptor(Protocols::H2AndHttp1)?, security.acceptor(Protocols::Http1)?);
     let channel = options.control_plane.as_deref().map(|url| security.channel(url)).transpose()?;
+    // Before anything in it is read, and before the ports: of two agents with the same
+    // settings the second one is told of the directory.
+    let directory = directory(&options).await?;
     let listeners = ingress::Listeners::bind(options.listen, options.workers.max(1))
         .map_err(|error| StartError::Listen(options.listen, error))?;
     let ops = TcpListener::bind(options.ops_listen)
@@ -188,6 +199,7 @@ pub(crate) async fn start_limited(
         background: TaskTracker::new(),
         stop: CancellationToken::new(),
         stop_telemetry: CancellationToken::new(),
+        directory,
         shared,
         workers,
     };
@@ -214,6 +226,14 @@ pub(crate) async fn start_limited(
         #[cfg(test)]
         orders,
     })
+}
+
+/// The data directory, for this agent alone.
+async fn directory(options: &Options) -> Result<DirectoryLock, StartError> {
+    let path = options.data_dir.clone();
+    let locked = tokio::task::spawn_blocking(move || data_dir::lock(&path)).await?;
+    let locked = locked.map_err(|error| StartError::DataDirectory(options.data_dir.clone(), error))?;
+    locked.ok_or_else(|| StartError::DirectoryInUse(options.data_dir.clone()))
 }
 
 fn identity(options: &Options, bound: String) -> Result<Arc<Identity>, StartError> {
@@ -297,6 +317,8 @@ struct Agent {
     background: TaskTracker,
     stop: CancellationToken,
     stop_telemetry: CancellationToken,
+    /// Given back last.
+    directory: DirectoryLock,
 }
 
 impl Agent {
@@ -384,6 +406,7 @@ impl Agent {
         self.stop.cancel();
         self.background.wait().await;
         tracing::info!("stopped");
+        drop(self.directory);
         drop(done);
     }
 }
