@@ -28,6 +28,7 @@ async fn agent_serves_without_its_control_plane_even_after_a_restart() {
     }
     assert_eq!(agent.readiness().await.0, 200);
 
+    agent.table_kept().await;
     let agent = agent.restart();
     agent.ready().await;
     for stream in [false, true] {

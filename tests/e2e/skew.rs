@@ -155,6 +155,7 @@ async fn this_agent_follows_an_older_control_plane() {
     let counted = until("the report", async || control_plane.successes(), |count| *count >= 2).await;
     assert_eq!(counted, 2);
     // And again from its disk.
+    agent.table_kept().await;
     let agent = agent.restart();
     agent.ready().await;
     assert_eq!(agent.chat(false).await.text(), ANSWER);

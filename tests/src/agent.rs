@@ -101,6 +101,13 @@ impl Agent {
         until("the agent to write its spool", newer, |writes| *writes >= 1).await;
     }
 
+    /// Waits until a routing table is on its disk: it serves one before that, and a start
+    /// after a kill would have none.
+    pub async fn table_kept(&self) {
+        let table = self.data.path().join("agent").join("table.bin");
+        until("the agent to keep its routing table", async || table.exists(), |kept| *kept).await;
+    }
+
     fn start(settings: Settings, data: TempDir) -> Self {
         let mut arguments: Vec<String> =
             ["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"].map(str::to_owned).to_vec();

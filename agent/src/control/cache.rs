@@ -36,8 +36,8 @@ pub struct Cache {
 /// What was found at the start.
 #[derive(Debug, Default)]
 pub struct Loaded {
-    /// The newest that is whole.
-    pub state: Option<(Version, State)>,
+    /// Those that are whole, the newest first. One may still not be valid for this build.
+    pub states: Vec<(Version, State)>,
     /// Files that were moved aside, and why.
     pub set_aside: Vec<(PathBuf, BadCache)>,
 }
@@ -68,17 +68,14 @@ impl Cache {
         Self { directory }
     }
 
-    /// The newest state that is whole. Blocks.
+    /// All generations that are whole. Blocks.
     pub fn load(&self) -> Loaded {
         let mut loaded = Loaded::default();
         for name in GENERATIONS {
             let path = self.directory.join(name);
             match read(&path) {
                 Ok(None) => {}
-                Ok(Some(state)) => {
-                    loaded.state = Some(state);
-                    break;
-                }
+                Ok(Some(state)) => loaded.states.push(state),
                 Err(why) => {
                     let aside = path.with_extension("bad");
                     // If even that fails the next write replaces it.
@@ -221,13 +218,13 @@ mod tests {
     fn nothing_there_is_nothing_loaded() {
         let (_directory, cache) = cache_of(&[]);
         let loaded = cache.load();
-        assert!(loaded.state.is_none() && loaded.set_aside.is_empty());
+        assert!(loaded.states.is_empty() && loaded.set_aside.is_empty());
     }
 
     #[test]
     fn the_newest_is_loaded() {
         let (_directory, cache) = cache_of(&[1, 2, 3]);
-        assert_eq!(cache.load().state, Some(state(3)));
+        assert_eq!(cache.load().states, [state(3), state(2)]);
     }
 
     #[test]
@@ -240,7 +237,7 @@ mod tests {
             bad[position] ^= 1;
             fs::write(&newest, &bad).unwrap();
             let loaded = cache.load();
-            assert_eq!(loaded.state, Some(state(1)), "byte {position}");
+            assert_eq!(loaded.states, [state(1)], "byte {position}");
             assert_eq!(loaded.set_aside.len(), 1);
             assert!(loaded.set_aside[0].0.exists() && !newest.exists());
         }
@@ -253,7 +250,7 @@ mod tests {
         let good = fs::read(&newest).unwrap();
         for length in 0..good.len() {
             fs::write(&newest, &good[..length]).unwrap();
-            assert_eq!(cache.load().state, Some(state(1)), "{length} bytes");
+            assert_eq!(cache.load().states, [state(1)], "{length} bytes");
         }
     }
 
@@ -264,13 +261,13 @@ mod tests {
             fs::write(cache.directory.join(name), b"TRUNKTBL and then nothing").unwrap();
         }
         let loaded = cache.load();
-        assert!(loaded.state.is_none());
+        assert!(loaded.states.is_empty());
         let aside: Vec<_> = loaded.set_aside.iter().map(|(path, _)| path.exists()).collect();
         assert_eq!(aside, [true, true]);
         assert!(cache.load().set_aside.is_empty(), "they are reported once");
         let (version, newest) = state(3);
         cache.store(&version, &newest).unwrap();
-        assert_eq!(cache.load().state, Some(state(3)));
+        assert_eq!(cache.load().states, [state(3)]);
     }
 
     #[test]
@@ -283,6 +280,6 @@ mod tests {
         };
         let old = framed(FORMAT_WITHOUT_HASHES, &version, config.encode_to_vec());
         fs::write(cache.directory.join(GENERATIONS[0]), old).unwrap();
-        assert_eq!(cache.load().state, Some((version, State::of(&config))));
+        assert_eq!(cache.load().states, [(version, State::of(&config))]);
     }
 }

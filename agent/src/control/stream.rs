@@ -182,7 +182,7 @@ impl<'a> Stream<'a> {
         match message.message {
             Some(sync_response::Message::Welcome(welcome)) => self.welcome(&welcome),
             Some(sync_response::Message::Update(update)) => {
-                if let Some(ack) = self.update(update).await? {
+                if let Some(ack) = self.update(update)? {
                     outbound.send(sync_request::Message::Ack(ack)).await?;
                 }
             }
@@ -229,7 +229,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Collects parts; the last one is answered.
-    async fn update(&mut self, update: Update) -> Result<Option<Ack>, Status> {
+    fn update(&mut self, update: Update) -> Result<Option<Ack>, Status> {
         self.behind = 0;
         if self.parts.first().is_some_and(|first| first.nonce != update.nonce) {
             // Another update began before the last was whole.
@@ -249,7 +249,7 @@ impl<'a> Stream<'a> {
         let recorder = &self.context.recorder;
         let has_traffic = |model: &str| recorder.has_traffic(model);
         let parts = std::mem::take(&mut self.parts);
-        let error_detail = match self.context.tables.apply_update(parts, &has_traffic).await {
+        let error_detail = match self.context.tables.apply_update(parts, &has_traffic) {
             Ok(loaded) => {
                 self.refused = None;
                 let version = &loaded.table.version;

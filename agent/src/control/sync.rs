@@ -44,7 +44,8 @@ pub struct SyncContext {
 }
 
 /// Keeps a stream open until `shutdown`. Verdicts, orders and the table stay as they are
-/// while there is none; verdicts and drills end when their time is over.
+/// while there is none; verdicts and drills end when their time is over. The newest table
+/// is kept on disk meanwhile, and at the end.
 pub async fn run(context: SyncContext, shutdown: CancellationToken) {
     let serve = async {
         tokio::select! {
@@ -53,7 +54,8 @@ pub async fn run(context: SyncContext, shutdown: CancellationToken) {
             () = orders::expire(&context.orders) => {}
         }
     };
-    shutdown.run_until_cancelled(serve).await;
+    // Beside each other: no stream waits for the disk.
+    tokio::join!(shutdown.run_until_cancelled(serve), context.tables.keep(&shutdown));
 }
 
 async fn streams(context: &SyncContext) {

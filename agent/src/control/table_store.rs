@@ -1,13 +1,17 @@
 //! Owns the newest routing table. A change is checked as a whole, takes effect at once
 //! for all readers, and is kept on disk; or it is refused and nothing changes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use trunkline_proto::{
     admin::v1::Config,
@@ -21,6 +25,9 @@ use trunkline_proto::{
 use trunkline_routing::table::{RoutingTable, Version};
 
 use super::{Cache, version_from_wire};
+
+/// At the end: how long a disk may take for the last table.
+const KEEP_LIMIT: Duration = Duration::from_secs(2);
 
 /// A configuration and what agents decide by.
 #[derive(Debug, Default)]
@@ -38,6 +45,8 @@ pub struct LoadedTable {
 pub struct TableStore {
     newest: watch::Sender<Option<Arc<LoadedTable>>>,
     cache: Option<Cache>,
+    /// The newest one that came from the control plane: what the disk shall hold.
+    received: watch::Sender<Option<Arc<LoadedTable>>>,
     /// The cached state was written by a build that did not know all of it. This one may
     /// know more, so it asks for everything again.
     partial: AtomicBool,
@@ -80,7 +89,8 @@ impl UpdateError {
 impl TableStore {
     /// No table yet. Without a cache nothing is kept on disk.
     pub fn new(cache: Option<Cache>) -> Self {
-        Self { newest: watch::Sender::new(None), cache, partial: AtomicBool::new(false) }
+        let (newest, received) = (watch::Sender::new(None), watch::Sender::new(None));
+        Self { newest, cache, received, partial: AtomicBool::new(false) }
     }
 
     /// Takes the table that was kept on disk, if there is a good one. Blocks.
@@ -90,14 +100,20 @@ impl TableStore {
         for (path, why) in &loaded.set_aside {
             tracing::warn!(path = %path.display(), error = %why, "cached table set aside");
         }
-        let Some((version, state)) = loaded.state else { return };
-        let partial = !state.not_fully_known().is_empty();
-        match load(version, state) {
-            Ok(loaded) => {
-                self.partial.store(partial, Ordering::Relaxed);
-                self.newest.send_replace(Some(Arc::new(loaded)));
+        // One that another build wrote may be too new for this one; the one before may not.
+        for (version, state) in loaded.states {
+            let partial = !state.not_fully_known().is_empty();
+            let revision = version.revision;
+            match load(version, state) {
+                Ok(loaded) => {
+                    self.partial.store(partial, Ordering::Relaxed);
+                    self.newest.send_replace(Some(Arc::new(loaded)));
+                    return;
+                }
+                Err(problems) => {
+                    tracing::warn!(revision, error = %problems, "cached table is not valid for this build");
+                }
             }
-            Err(problems) => tracing::warn!(error = %problems, "cached table is not valid for this build"),
         }
     }
 
@@ -134,12 +150,12 @@ impl TableStore {
         if self.partial.load(Ordering::Relaxed) { None } else { self.applied() }
     }
 
-    /// Applies all parts of one update, or nothing. `has_traffic` says whether a virtual
+    /// Applies all parts of one update, or nothing. Waits for no disk. `has_traffic` says whether a virtual
     /// model is in use here.
     ///
     /// # Errors
     /// Why it was refused; then nothing changed.
-    pub async fn apply_update(
+    pub fn apply_update(
         &self,
         parts: Vec<Update>,
         has_traffic: &(dyn Fn(&str) -> bool + Sync),
@@ -147,7 +163,7 @@ impl TableStore {
         let loaded = Arc::new(self.build(parts, has_traffic)?);
         self.partial.store(false, Ordering::Relaxed);
         self.newest.send_replace(Some(Arc::clone(&loaded)));
-        self.keep(Arc::clone(&loaded)).await;
+        self.received.send_replace(Some(Arc::clone(&loaded)));
         Ok(loaded)
     }
 
@@ -185,15 +201,41 @@ impl TableStore {
         if right { Ok(loaded) } else { Err(UpdateError::Checksum) }
     }
 
-    /// Keeps it for the next start. A disk that refuses does not refuse the update: what
-    /// is served is newer than what a restart would find.
-    async fn keep(&self, loaded: Arc<LoadedTable>) {
-        let Some(cache) = self.cache.clone() else { return };
-        let stored = tokio::task::spawn_blocking(move || cache.store(&loaded.table.version, &loaded.state));
-        match stored.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "routing table not kept on disk"),
-            Err(error) => tracing::error!(%error, "routing table not kept on disk"),
+    /// Keeps the newest table on disk for the next start, until `shutdown`. Then the last
+    /// one; a disk may take two seconds for it. Tables that are replaced while the disk is
+    /// busy are passed over. A disk that refuses or hangs holds up no update: what is
+    /// served is newer than what a restart would find.
+    pub async fn keep(&self, shutdown: &CancellationToken) {
+        let Some(cache) = &self.cache else { return };
+        let mut received = self.received.subscribe();
+        // What came before this was called is no change to the subscription.
+        received.mark_changed();
+        loop {
+            tokio::select! {
+                biased; // At the end what came last is still kept.
+                Ok(()) = received.changed() => {}
+                () = shutdown.cancelled() => return,
+            }
+            let newest = received.borrow_and_update().clone();
+            let Some(newest) = newest else { continue };
+            let cache = cache.clone();
+            let store = move || cache.store(&newest.table.version, &newest.state);
+            let too_late = async {
+                shutdown.cancelled().await;
+                sleep(KEEP_LIMIT).await;
+            };
+            tokio::select! {
+                biased; // A disk that is done is not late.
+                stored = tokio::task::spawn_blocking(store) => match stored {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "routing table not kept on disk"),
+                    Err(error) => tracing::error!(%error, "routing table not kept on disk"),
+                },
+                () = too_late => {
+                    tracing::warn!("the disk took too long; the last routing table may not be kept");
+                    return;
+                }
+            }
         }
     }
 }

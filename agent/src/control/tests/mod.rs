@@ -161,6 +161,10 @@ impl World {
     }
 
     fn start_sync(&self) -> AbortOnDropHandle<()> {
+        self.start_sync_until(&CancellationToken::new())
+    }
+
+    fn start_sync_until(&self, shutdown: &CancellationToken) -> AbortOnDropHandle<()> {
         let context = SyncContext {
             channel: self.channel.clone(),
             identity: Arc::clone(&self.identity),
@@ -173,7 +177,7 @@ impl World {
             report_interval: self.report_interval.clone(),
             in_flight: Arc::default(),
         };
-        AbortOnDropHandle::new(tokio::spawn(run_sync(context, CancellationToken::new())))
+        AbortOnDropHandle::new(tokio::spawn(run_sync(context, shutdown.clone())))
     }
 
     fn start_telemetry(&self, shutdown: &CancellationToken) -> tokio::task::JoinHandle<()> {
@@ -188,6 +192,17 @@ impl World {
             wall_clock: self.wall_clock,
         };
         tokio::spawn(run_telemetry(context, shutdown.clone()))
+    }
+
+    /// Waits until the next start would find this revision.
+    async fn kept_on_disk(&self, revision: u64) {
+        let cache = Cache::new(self.directory.path().join("cache"));
+        let kept = async {
+            while cache.load().states.first().is_none_or(|(held, _)| held.revision != revision) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, kept).await.expect("kept on disk");
     }
 
     async fn accept_sync(&mut self) -> (Sync, Hello) {

@@ -84,12 +84,70 @@ async fn snapshot_and_delta_are_applied_and_a_restart_resumes() {
     drop(stream);
     let (_stream, hello) = world.accept_sync().await;
     assert_eq!(hello.applied, Some(version(2)));
+    world.kept_on_disk(2).await;
     drop(agent);
 
     let restarted = TableStore::new(Some(Cache::new(world.directory.path().join("cache"))));
     restarted.load_cache();
     assert_eq!(restarted.newest().unwrap().table.providers.len(), 3);
     assert_eq!(restarted.applied().map(|held| held.revision), Some(2));
+}
+
+/// A named pipe. Lets go of who waits in it, or the runtime would wait for them.
+struct Pipe(std::path::PathBuf);
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let reader = std::fs::File::options().read(true).write(true).open(&self.0);
+        std::fs::remove_file(&self.0).ok();
+        drop(reader);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_no_acknowledgement_and_no_heartbeat() {
+    let mut world = World::new().await;
+    // Whoever opens a pipe for writing waits for a reader.
+    let cache = world.directory.path().join("cache");
+    std::fs::create_dir(&cache).unwrap();
+    let pipe = Pipe(cache.join("table.tmp"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe.0).status().unwrap().success());
+    let agent = world.start_sync();
+    let (mut stream, _) = world.accept_sync().await;
+    stream.send(brisk_welcome()).await;
+    let (one, two) = (config(&["a"]), config(&["a", "b"]));
+    assert_eq!(stream.ack_of(snapshot(1, &one)).await.error_detail, None);
+    heartbeat(&mut stream).await;
+    assert_eq!(stream.ack_of(delta(2, &one, &two)).await.applied, Some(version(2)));
+    heartbeat(&mut stream).await;
+    assert!(!cache.join("table.bin").exists(), "the disk hung all the time");
+    drop(agent);
+}
+
+#[tokio::test]
+async fn a_cached_table_that_this_build_refuses_gives_way_to_the_one_before() {
+    let world = World::new().await;
+    let cache = Cache::new(world.directory.path().join("cache"));
+    let held = |revision| trunkline_routing::table::Version { epoch: "e".to_owned(), revision };
+    cache.store(&held(1), &sync::State::of(&config(&["a"]))).unwrap();
+    let mut refused = config(&["a", "b"]);
+    refused.providers[1].base_url = "ftp://example.com".to_owned();
+    cache.store(&held(2), &sync::State::of(&refused)).unwrap();
+    world.tables.load_cache();
+    assert_eq!(world.tables.applied(), Some(held(1)));
+}
+
+#[tokio::test]
+async fn the_last_table_is_on_disk_after_a_stop_in_order() {
+    let mut world = World::new().await;
+    let shutdown = CancellationToken::new();
+    let agent = world.start_sync_until(&shutdown);
+    let (mut stream, _) = world.accept_sync().await;
+    assert_eq!(stream.ack_of(snapshot(1, &config(&["a"]))).await.error_detail, None);
+    shutdown.cancel();
+    timeout(LIMIT, agent).await.expect("ends").unwrap();
+    let cache = Cache::new(world.directory.path().join("cache"));
+    assert_eq!(cache.load().states[0].0.revision, 1);
 }
 
 #[tokio::test]
@@ -359,6 +417,7 @@ async fn what_a_newer_control_plane_sends_is_applied_and_asked_for_again_after_a
     drop(stream);
     let (stream, hello) = world.accept_sync().await;
     assert_eq!(hello.applied, Some(version(2)));
+    world.kept_on_disk(2).await;
     drop((agent, stream));
     world.tables = Arc::new(TableStore::new(Some(Cache::new(world.directory.path().join("cache")))));
     world.tables.load_cache();
