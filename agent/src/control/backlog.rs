@@ -2,17 +2,17 @@
 //! windows that have none yet. Pure; bounded by merging, never by dropping.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use trunkline_proto::{
-    convert::{histogram, wire_histogram},
-    telemetry::v1::{Histogram, StreamReportsRequest, TargetStats},
-    types::v1::Version,
-};
+use trunkline_proto::{telemetry::v1::StreamReportsRequest, types::v1::Version};
 
-use super::{duration_from_wire, duration_to_wire};
+use super::{
+    duration_from_wire, duration_to_wire,
+    window::{Report, Window},
+};
 
 /// Reports with a number; with one a second, a minute of a slow control plane.
 const NUMBERED_MAX: usize = 64;
@@ -31,20 +31,11 @@ const TARGETS_MAX: usize = 200;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Backlog {
     /// Numbered and never changed. By incarnation, the oldest first; then by number.
-    numbered: VecDeque<StreamReportsRequest>,
+    numbered: VecDeque<Arc<Report>>,
     /// The oldest first.
-    waiting: VecDeque<Window>,
-}
-
-/// Counts of some time, without a number.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Window {
-    /// On this machine's clock.
-    pub(super) end: SystemTime,
-    /// From the first count's window to the last's.
-    pub(super) covered: Duration,
-    pub(super) targets: Vec<TargetStats>,
-    bytes: usize,
+    waiting: VecDeque<Arc<Window>>,
+    /// What was counted since the last report was due. Grows until the next one is.
+    open: Option<Arc<Window>>,
 }
 
 /// Who makes a report, and what it holds besides counts.
@@ -56,76 +47,58 @@ pub(super) struct Stamp<'a> {
     pub(super) lost_before: Option<Duration>,
 }
 
-impl Window {
-    pub(super) fn new(end: SystemTime, covered: Duration, targets: Vec<TargetStats>) -> Self {
-        let bytes = targets.iter().map(prost::Message::encoded_len).sum();
-        Self { end, covered, targets, bytes }
-    }
-
-    /// As the spool keeps it: a report without a number.
-    pub(super) fn to_wire(&self) -> StreamReportsRequest {
-        StreamReportsRequest {
-            covered: Some(duration_to_wire(self.covered)),
-            end_time: Some(self.end.into()),
-            targets: self.targets.clone(),
-            ..StreamReportsRequest::default()
-        }
-    }
-
-    /// `now` stands in for a time that is missing.
-    pub(super) fn from_wire(wire: StreamReportsRequest, now: SystemTime) -> Self {
-        let end = wire.end_time.and_then(|end| SystemTime::try_from(end).ok()).unwrap_or(now);
-        let covered = wire.covered.and_then(duration_from_wire).unwrap_or_default();
-        Self::new(end, covered, wire.targets)
-    }
-
-    /// How long both together are, with the time between them.
-    fn span(&self, later: &Self) -> Duration {
-        let between = later.end.duration_since(self.end).unwrap_or_default();
-        // Clocks step; what was counted in is never less than both.
-        self.covered.saturating_add(between.max(later.covered))
-    }
-
-    fn merge(self, later: Self) -> Self {
-        let covered = self.span(&later);
-        let end = self.end.max(later.end);
-        let mut targets = self.targets;
-        let mut places: HashMap<(String, String), usize> = HashMap::with_capacity(targets.len());
-        for (at, one) in targets.iter().enumerate() {
-            places.insert((one.deployment.clone(), one.model.clone()), at);
-        }
-        for one in later.targets {
-            match places.get(&(one.deployment.clone(), one.model.clone())) {
-                Some(at) => add(&mut targets[*at], &one),
-                None => targets.push(one),
-            }
-        }
-        Self::new(end, covered, targets)
-    }
+/// What became of reports that another name of this agent had left.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Adopted {
+    /// How many there were.
+    pub(super) reports: usize,
+    /// What they said is missing.
+    pub(super) lost_before: Duration,
 }
 
 impl Backlog {
     pub(super) fn new(numbered: Vec<StreamReportsRequest>, waiting: Vec<Window>) -> Self {
-        Self { numbered: numbered.into(), waiting: waiting.into() }
+        Self {
+            numbered: numbered.into_iter().map(|wire| Arc::new(Report::new(wire))).collect(),
+            waiting: waiting.into_iter().map(Arc::new).collect(),
+            open: None,
+        }
     }
 
-    pub(super) fn numbered(&self) -> impl ExactSizeIterator<Item = &StreamReportsRequest> {
+    pub(super) fn numbered(&self) -> impl ExactSizeIterator<Item = &Arc<Report>> {
         self.numbered.iter()
     }
 
-    pub(super) fn waiting(&self) -> impl ExactSizeIterator<Item = &Window> {
-        self.waiting.iter()
+    /// The last one may still grow.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Arc<Window>> {
+        self.waiting.iter().chain(&self.open)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.numbered.is_empty() && self.waiting.is_empty()
+        self.numbered.is_empty() && self.waiting.is_empty() && self.open.is_none()
     }
 
-    /// Adds the newest window. Beyond the bounds the two neighbours that are shortest
-    /// together become one, so that all stay about even.
-    pub(super) fn push(&mut self, window: Window) {
+    /// Adds the newest counts to those of the report that comes next.
+    pub(super) fn add(&mut self, window: Window) {
+        let open = match self.open.take() {
+            Some(open) => Arc::unwrap_or_clone(open).merge(window),
+            None => window,
+        };
+        self.open = Some(Arc::new(open));
+    }
+
+    /// The next report is due. False: nothing was counted for it.
+    pub(super) fn close(&mut self) -> bool {
+        let Some(window) = self.open.take() else { return false };
         self.waiting.push_back(window);
-        let bytes = |all: &VecDeque<Window>| all.iter().map(|one| one.bytes).sum::<usize>();
+        self.bound();
+        true
+    }
+
+    /// Beyond the bounds the two neighbours that are shortest together become one, so that
+    /// all stay about even.
+    fn bound(&mut self) {
+        let bytes = |all: &VecDeque<Arc<Window>>| all.iter().map(|one| one.bytes).sum::<usize>();
         while self.waiting.len() > WAITING_MAX
             || (self.waiting.len() > 1 && bytes(&self.waiting) > WAITING_BYTES_MAX)
         {
@@ -133,92 +106,82 @@ impl Backlog {
             let shortest = spans.enumerate().min_by_key(|(_, (one, next))| one.span(next));
             let Some(at) = shortest.map(|(at, _)| at) else { return };
             if let Some((one, next)) = self.waiting.remove(at).zip(self.waiting.remove(at)) {
-                self.waiting.insert(at, one.merge(next));
+                let merged = Arc::unwrap_or_clone(one).merge(Arc::unwrap_or_clone(next));
+                self.waiting.insert(at, Arc::new(merged));
             }
         }
+    }
+
+    /// Takes back the numbers of reports that are not of `agent_id`: under another name
+    /// than the stream's the control plane may take none of them, and they are first in
+    /// the queue. `now` stands in for a time that is missing.
+    pub(super) fn adopt(&mut self, agent_id: &str, now: SystemTime) -> Adopted {
+        let mut adopted = Adopted::default();
+        let (own, others): (VecDeque<_>, VecDeque<_>) =
+            self.numbered.drain(..).partition(|report| report.wire.agent_id == agent_id);
+        self.numbered = own;
+        for report in others.into_iter().rev() {
+            adopted.reports += 1;
+            let lost = report.wire.lost_before.and_then(duration_from_wire).unwrap_or_default();
+            adopted.lost_before = adopted.lost_before.saturating_add(lost);
+            // One that only opened a stream says nothing.
+            if !report.wire.targets.is_empty() {
+                self.waiting.push_front(Arc::new(Window::from_wire(report.wire.clone(), now)));
+            }
+        }
+        self.bound();
+        adopted
     }
 
     /// Gives the oldest counts without a number one. False: there are none, or too much
     /// is numbered already.
     pub(super) fn number(&mut self, stamp: Stamp<'_>) -> bool {
-        let bytes: usize = self.numbered.iter().map(prost::Message::encoded_len).sum();
+        let bytes: usize = self.numbered.iter().map(|report| report.bytes).sum();
         if self.numbered.len() >= NUMBERED_MAX || bytes > NUMBERED_BYTES_MAX {
             return false;
         }
-        let Some(mut window) = self.waiting.pop_front() else { return false };
+        let Some(window) = self.waiting.pop_front() else { return false };
+        let mut window = Arc::unwrap_or_clone(window);
         if window.targets.len() > TARGETS_MAX {
             let rest = window.targets.split_off(TARGETS_MAX);
-            self.waiting.push_front(Window::new(window.end, window.covered, rest));
+            self.waiting.push_front(Arc::new(Window::new(window.end, window.covered, rest)));
         }
-        self.numbered.push_back(StreamReportsRequest {
+        self.numbered.push_back(Arc::new(Report::new(StreamReportsRequest {
             agent_id: stamp.agent_id.to_owned(),
             incarnation: stamp.incarnation.to_owned(),
             seq: stamp.seq,
             applied: stamp.applied,
             lost_before: stamp.lost_before.map(duration_to_wire),
-            ..window.to_wire()
-        });
+            ..window.into_wire()
+        })));
         true
     }
 
     /// Whose reports are to be sent first.
     pub(super) fn first_incarnation(&self) -> Option<&str> {
-        self.numbered.front().map(|report| report.incarnation.as_str())
+        self.numbered.front().map(|report| report.wire.incarnation.as_str())
     }
 
     /// The report at `index` of those that `incarnation` has first in the queue.
     pub(super) fn report(&self, incarnation: &str, index: usize) -> Option<&StreamReportsRequest> {
-        self.numbered.get(index).filter(|report| report.incarnation == incarnation)
+        self.numbered.get(index).map(|report| &report.wire).filter(|wire| wire.incarnation == incarnation)
     }
 
     /// Forgets what was acknowledged, gives how many reports that were.
     pub(super) fn acknowledge(&mut self, incarnation: &str, seq: u64) -> usize {
-        let done = |report: &&StreamReportsRequest| report.incarnation == incarnation && report.seq <= seq;
+        let done = |report: &&Arc<Report>| report.wire.incarnation == incarnation && report.wire.seq <= seq;
         let count = self.numbered.iter().take_while(done).count();
         self.numbered.drain(..count);
         count
     }
 }
 
-/// Adds up what two windows counted for the same target.
-fn add(sum: &mut TargetStats, more: &TargetStats) {
-    for outcome in &more.outcomes {
-        match sum.outcomes.iter_mut().find(|known| known.outcome == outcome.outcome) {
-            Some(known) => known.count = known.count.saturating_add(outcome.count),
-            None => sum.outcomes.push(*outcome),
-        }
-    }
-    for (sum, more) in [
-        (&mut sum.input_tokens, more.input_tokens),
-        (&mut sum.cached_input_tokens, more.cached_input_tokens),
-        (&mut sum.output_tokens, more.output_tokens),
-        (&mut sum.cost_nano_usd, more.cost_nano_usd),
-        (&mut sum.usage_from_provider, more.usage_from_provider),
-        (&mut sum.usage_estimated, more.usage_estimated),
-        (&mut sum.unpriced, more.unpriced),
-        (&mut sum.breaker_openings, more.breaker_openings),
-        (&mut sum.faulted, more.faulted),
-    ] {
-        *sum = sum.saturating_add(more);
-    }
-    add_histogram(&mut sum.ttft, more.ttft.as_ref());
-    add_histogram(&mut sum.duration, more.duration.as_ref());
-}
-
-fn add_histogram(sum: &mut Option<Histogram>, more: Option<&Histogram>) {
-    let Some(more) = more else { return };
-    let merged = sum.as_ref().and_then(|sum| {
-        let mut merged = histogram(sum.clone()).ok()?;
-        merged.merge(&histogram(more.clone()).ok()?);
-        Some(wire_histogram(&merged))
-    });
-    // Without a sum, or with one that can't be read, the other one is all there is.
-    *sum = Some(merged.unwrap_or_else(|| more.clone()));
-}
-
 #[cfg(test)]
 mod tests {
-    use trunkline_proto::telemetry::v1::OutcomeCount;
+    use trunkline_proto::{
+        convert::{histogram, wire_histogram},
+        telemetry::v1::{OutcomeCount, TargetStats},
+    };
 
     use super::*;
 
@@ -248,13 +211,18 @@ mod tests {
         Window::new(end, Duration::from_secs(1), targets)
     }
 
+    fn push(backlog: &mut Backlog, window: Window) {
+        backlog.add(window);
+        assert!(backlog.close());
+    }
+
     #[test]
     fn a_day_of_windows_stays_bounded_even_and_complete() {
         let mut backlog = Backlog::default();
         for second in 1..=24 * HOUR {
-            backlog.push(window(second, targets(2, 1)));
+            push(&mut backlog, window(second, targets(2, 1)));
         }
-        assert_eq!(backlog.waiting().len(), WAITING_MAX);
+        assert_eq!(backlog.waiting().count(), WAITING_MAX);
         let mut end = SystemTime::UNIX_EPOCH;
         for one in backlog.waiting() {
             assert_eq!(one.end - one.covered, end, "windows follow each other");
@@ -273,7 +241,7 @@ mod tests {
     fn large_windows_are_merged_before_there_are_many() {
         let mut backlog = Backlog::default();
         for second in 1..=40 {
-            backlog.push(window(second, targets(10_000, 1)));
+            push(&mut backlog, window(second, targets(10_000, 1)));
         }
         let bytes: usize = backlog.waiting().map(|one| one.bytes).sum();
         assert!(bytes <= WAITING_BYTES_MAX, "{bytes}");
@@ -284,19 +252,19 @@ mod tests {
     #[test]
     fn numbered_reports_are_bounded_and_lose_nothing() {
         let mut backlog = Backlog::default();
-        backlog.push(window(1, targets(450, 1)));
+        push(&mut backlog, window(1, targets(450, 1)));
         let mut seq = 1;
         while backlog.number(stamp(seq)) {
             seq += 1;
         }
-        let sizes: Vec<_> = backlog.numbered().map(|report| report.targets.len()).collect();
-        assert_eq!((sizes, backlog.waiting().len()), (vec![200, 200, 50], 0));
+        let sizes: Vec<_> = backlog.numbered().map(|report| report.wire.targets.len()).collect();
+        assert_eq!((sizes, backlog.waiting().count()), (vec![200, 200, 50], 0));
         for second in 2..=200 {
-            backlog.push(window(second, targets(1, 1)));
+            push(&mut backlog, window(second, targets(1, 1)));
             backlog.number(stamp(seq + second));
         }
-        assert_eq!((backlog.numbered().len(), backlog.waiting().len()), (NUMBERED_MAX, WAITING_MAX));
-        let reported = backlog.numbered().flat_map(|report| &report.targets);
+        assert_eq!((backlog.numbered().len(), backlog.waiting().count()), (NUMBERED_MAX, WAITING_MAX));
+        let reported = backlog.numbered().flat_map(|report| &report.wire.targets);
         let all = reported.chain(backlog.waiting().flat_map(|one| &one.targets));
         assert_eq!(all.map(|one| one.outcomes[0].count).sum::<u64>(), 450 + 199);
     }
@@ -305,7 +273,7 @@ mod tests {
     fn an_acknowledgement_is_for_one_incarnation_only() {
         let mut backlog = Backlog::default();
         for (incarnation, seq) in [("old", 4), ("old", 5), ("new", 1), ("new", 2)] {
-            backlog.push(window(1, vec![]));
+            push(&mut backlog, window(1, vec![]));
             assert!(backlog.number(Stamp { incarnation, ..stamp(seq) }));
         }
         assert_eq!(backlog.acknowledge("new", 9), 0);
@@ -316,5 +284,40 @@ mod tests {
         assert_eq!(backlog.first_incarnation(), Some("new"));
         assert_eq!(backlog.acknowledge("new", 9), 2);
         assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn counts_of_one_interval_are_one_report_however_often_they_are_taken() {
+        let mut backlog = Backlog::default();
+        for second in 1..=10 {
+            backlog.add(window(second, targets(1, 1)));
+            assert!(!backlog.number(stamp(1)), "not due");
+            assert_eq!(backlog.waiting().count(), 1, "it is kept all the same");
+        }
+        assert!(backlog.close() && !backlog.close());
+        assert!(backlog.number(stamp(1)) && !backlog.number(stamp(2)));
+        let report = &backlog.report("i", 0).unwrap();
+        assert_eq!(report.covered.and_then(duration_from_wire), Some(Duration::from_secs(10)));
+        assert_eq!(report.targets[0].outcomes[0].count, 10);
+    }
+
+    #[test]
+    fn reports_of_another_name_wait_for_a_new_number_and_nothing_else_does() {
+        let mut backlog = Backlog::default();
+        let lost_before = Some(Duration::from_secs(2));
+        push(&mut backlog, window(1, targets(1, 5)));
+        assert!(backlog.number(Stamp { agent_id: "uuid", lost_before, ..stamp(1) }));
+        push(&mut backlog, window(2, vec![]));
+        assert!(backlog.number(Stamp { agent_id: "uuid", ..stamp(2) }));
+        push(&mut backlog, window(3, targets(1, 7)));
+        assert!(backlog.number(stamp(1)));
+        push(&mut backlog, window(4, targets(1, 9)));
+        let now = SystemTime::UNIX_EPOCH;
+        let adopted = backlog.adopt("a", now);
+        assert_eq!(adopted, Adopted { reports: 2, lost_before: Duration::from_secs(2) });
+        assert_eq!(backlog.adopt("a", now), Adopted::default());
+        let own: Vec<_> = backlog.numbered().map(|report| report.wire.targets[0].cost_nano_usd).collect();
+        let waiting: Vec<_> = backlog.waiting().map(|one| one.targets[0].cost_nano_usd).collect();
+        assert_eq!((own, waiting), (vec![21], vec![15, 27]), "the oldest first");
     }
 }

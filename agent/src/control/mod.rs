@@ -15,6 +15,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod verdicts;
+mod window;
 
 use std::time::Duration;
 

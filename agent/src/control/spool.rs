@@ -11,13 +11,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use thiserror::Error;
 use trunkline_proto::telemetry::v1::StreamReportsRequest;
 
 use super::{
-    backlog::{Backlog, Window},
+    backlog::Backlog,
     duration_from_wire, duration_to_wire,
+    window::{Report, Window},
 };
 
 /// Says what the file is.
@@ -26,6 +30,9 @@ const MAGIC: [u8; 8] = *b"TRUNKSPL";
 const FORMAT: u32 = 1;
 /// Magic, format, CRC-32C of all after it.
 const HEAD_BYTES: usize = 16;
+/// The fields of [`Body`] that are put together from parts.
+const NUMBERED_TAG: u32 = 4;
+const WAITING_TAG: u32 = 5;
 
 /// What the file holds after its head.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -35,7 +42,7 @@ struct Body {
     clean: bool,
     #[prost(message, optional, tag = "2")]
     written: Option<prost_types::Timestamp>,
-    /// How often the agent would write, if it had counted something.
+    /// How often the agent would write at least, if it had counted something.
     #[prost(message, optional, tag = "3")]
     interval: Option<prost_types::Duration>,
     #[prost(message, repeated, tag = "4")]
@@ -48,10 +55,20 @@ struct Body {
 #[derive(Clone, Debug)]
 pub(super) struct Spool {
     path: PathBuf,
-    /// The newest content on disk. Held while writing: a write that was given up on goes
-    /// on in its thread, and must neither meet nor undo a later one.
-    written: Arc<Mutex<u64>>,
+    /// Held while writing: a write that was given up on goes on in its thread, and must
+    /// neither meet nor undo a later one.
+    written: Arc<Mutex<Written>>,
     next: u64,
+    moves: u64,
+}
+
+/// What is on disk.
+#[derive(Debug, Default)]
+struct Written {
+    /// The newest content.
+    number: u64,
+    /// How many moves it knows.
+    moves: u64,
 }
 
 /// What a start found.
@@ -79,7 +96,7 @@ pub(super) enum BadSpool {
 
 impl Spool {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, written: Arc::default(), next: 0 }
+        Self { path, written: Arc::default(), next: 0, moves: 0 }
     }
 
     /// What the predecessor left at `now`. Blocks.
@@ -103,7 +120,13 @@ impl Spool {
         }
     }
 
-    /// Makes the content of the next write. Writes take effect in the order they were
+    /// Counts got a number or were acknowledged. What is on disk would from now on have
+    /// them counted again, under another number.
+    pub(super) fn moved(&mut self) {
+        self.moves += 1;
+    }
+
+    /// Makes the content of the next write; copies nothing of it. Writes take effect in the order they were
     /// made in.
     pub(super) fn prepare(
         &mut self,
@@ -117,10 +140,17 @@ impl Spool {
             clean,
             written: Some(now.into()),
             interval: Some(duration_to_wire(interval)),
-            numbered: backlog.numbered().cloned().collect(),
-            waiting: backlog.waiting().map(Window::to_wire).collect(),
+            ..Body::default()
         };
-        Write { path: self.path.clone(), written: Arc::clone(&self.written), number: self.next, body }
+        Write {
+            path: self.path.clone(),
+            written: Arc::clone(&self.written),
+            number: self.next,
+            moves: self.moves,
+            body,
+            numbered: backlog.numbered().cloned().collect(),
+            waiting: backlog.waiting().cloned().collect(),
+        }
     }
 }
 
@@ -128,32 +158,66 @@ impl Spool {
 #[derive(Debug)]
 pub(super) struct Write {
     path: PathBuf,
-    written: Arc<Mutex<u64>>,
+    written: Arc<Mutex<Written>>,
     number: u64,
+    moves: u64,
+    /// Without its parts.
     body: Body,
+    numbered: Vec<Arc<Report>>,
+    waiting: Vec<Arc<Window>>,
 }
 
 impl Write {
     /// Replaces the file, unless a later content did. Blocks.
     ///
     /// # Errors
-    /// If the disk refuses; the file is then as it was.
+    /// If the disk refuses. The file is then as it was; or empty, if what it held would be
+    /// counted twice: the next start then tells a loss.
     pub(super) fn run(self) -> io::Result<()> {
         let mut written = self.written.lock();
-        if *written > self.number {
+        if written.number > self.number {
             return Ok(());
         }
-        let temporary = self.path.with_extension("spool.tmp");
         self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let stored =
-            fs::write(&temporary, encode(&self.body)).and_then(|()| fs::rename(&temporary, &self.path));
+        let bytes = self.encode();
+        let mut stored = self.store(&bytes);
+        if stored.is_err() && self.moves > written.moves && self.path.exists() {
+            // Emptied and not removed: that needs no room either, and the next start sees
+            // that something was there. What it took may be what the disk lacks.
+            let emptied = fs::File::options().write(true).truncate(true).open(&self.path);
+            if let Err(error) = &emptied {
+                tracing::debug!(%error, "stale telemetry spool not emptied");
+            }
+            emptied?;
+            written.moves = self.moves;
+            stored = self.store(&bytes);
+        }
+        stored?;
+        *written = Written { number: self.number, moves: self.moves };
+        Ok(())
+    }
+
+    fn store(&self, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.path.with_extension("spool.tmp");
+        let stored = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &self.path));
         if stored.is_err() {
             // What is left of it takes room that the disk may not have.
             remove(&temporary);
         }
-        stored?;
-        *written = self.number;
-        Ok(())
+        stored
+    }
+
+    /// Parts that an earlier write encoded are only copied.
+    fn encode(&self) -> Vec<u8> {
+        let numbered = self.numbered.iter().map(|report| (NUMBERED_TAG, report.encoded()));
+        let waiting = self.waiting.iter().map(|window| (WAITING_TAG, window.encoded()));
+        let mut body = self.body.encode_to_vec();
+        for (tag, part) in numbered.chain(waiting) {
+            encode_key(tag, WireType::LengthDelimited, &mut body);
+            encode_varint(part.len() as u64, &mut body);
+            body.extend_from_slice(part);
+        }
+        framed(&body)
     }
 }
 
@@ -163,13 +227,12 @@ fn remove(path: &Path) {
     }
 }
 
-fn encode(body: &Body) -> Vec<u8> {
-    let body = body.encode_to_vec();
+fn framed(body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
     bytes.extend(MAGIC);
     bytes.extend(FORMAT.to_le_bytes());
-    bytes.extend(crc32c::crc32c(&body).to_le_bytes());
-    bytes.extend(body);
+    bytes.extend(crc32c::crc32c(body).to_le_bytes());
+    bytes.extend_from_slice(body);
     bytes
 }
 
@@ -209,10 +272,12 @@ mod tests {
     fn backlog() -> Backlog {
         let target = |name: &str| vec![TargetStats { deployment: name.to_owned(), ..TargetStats::default() }];
         let mut backlog = Backlog::default();
-        backlog.push(Window::new(at(7), INTERVAL, target("p/a")));
+        backlog.add(Window::new(at(7), INTERVAL, target("p/a")));
+        assert!(backlog.close());
         let stamp = Stamp { agent_id: "a", incarnation: "i", seq: 3, applied: None, lost_before: None };
         assert!(backlog.number(stamp));
-        backlog.push(Window::new(at(8), INTERVAL, target("p/b")));
+        backlog.add(Window::new(at(8), INTERVAL, target("p/b")));
+        assert!(backlog.close());
         backlog
     }
 
@@ -263,16 +328,57 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_refuses_leaves_what_was_there() {
+    fn parts_put_together_are_what_a_whole_message_would_be() {
+        let (_directory, mut spool) = spool();
+        let backlog = backlog();
+        // Twice: what was encoded for the first write is used for the second.
+        for _ in 0..2 {
+            spool.prepare(&backlog, true, INTERVAL, at(9)).run().unwrap();
+            let body = Body {
+                clean: true,
+                written: Some(at(9).into()),
+                interval: Some(duration_to_wire(INTERVAL)),
+                numbered: backlog.numbered().map(|report| report.wire.clone()).collect(),
+                waiting: backlog.waiting().map(|one| Window::clone(one).into_wire()).collect(),
+            };
+            assert_eq!(fs::read(&spool.path).unwrap(), framed(&body.encode_to_vec()));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_refuses_more_counts_leaves_what_was_there() {
         let (_directory, mut spool) = spool();
         spool.prepare(&backlog(), false, INTERVAL, at(9)).run().unwrap();
         // The temporary file can't be made.
         let temporary = spool.path.with_extension("spool.tmp");
         fs::create_dir(&temporary).unwrap();
-        spool.prepare(&Backlog::default(), false, INTERVAL, at(9)).run().unwrap_err();
+        let mut more = backlog();
+        more.add(Window::new(at(9), INTERVAL, Vec::new()));
+        spool.prepare(&more, false, INTERVAL, at(9)).run().unwrap_err();
         assert_eq!(spool.load(at(9)).backlog, backlog());
         fs::remove_dir(&temporary).unwrap();
         spool.prepare(&Backlog::default(), false, INTERVAL, at(9)).run().unwrap();
         assert!(spool.load(at(9)).backlog.is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_refuses_keeps_nothing_that_would_be_counted_twice() {
+        let (_directory, mut spool) = spool();
+        let mut counted = backlog();
+        spool.prepare(&counted, false, INTERVAL, at(9)).run().unwrap();
+        let temporary = spool.path.with_extension("spool.tmp");
+        fs::create_dir(&temporary).unwrap();
+        let stamp = Stamp { agent_id: "a", incarnation: "i", seq: 4, applied: None, lost_before: None };
+        assert!(counted.number(stamp));
+        spool.moved();
+        spool.prepare(&counted, false, INTERVAL, at(9)).run().unwrap_err();
+        // It is sent and acknowledged from memory; the next start must not count it again.
+        let found = spool.load(SystemTime::now());
+        assert!(found.backlog.is_empty());
+        assert!(found.lost.is_some(), "the loss is told");
+        // The disk takes something again.
+        fs::remove_dir(&temporary).unwrap();
+        spool.prepare(&counted, false, INTERVAL, at(9)).run().unwrap();
+        assert_eq!(spool.load(at(9)).backlog, counted);
     }
 }

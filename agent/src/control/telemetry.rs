@@ -20,14 +20,15 @@ use trunkline_proto::telemetry::v1::{
     StreamReportsRequest, StreamReportsResponse, telemetry_service_client::TelemetryServiceClient,
 };
 
+mod counts;
+
+use self::counts::State;
 use super::{
     ControlPlane, Identity, Orders, TableStore,
-    backlog::{Backlog, Stamp, Window},
     backoff::{Backoff, Ended},
     duration_from_wire, orders,
     recorder::Recorder,
-    spool::Spool,
-    wire_version,
+    window::Window,
 };
 
 /// At the end: how long the last window may take.
@@ -77,6 +78,7 @@ pub async fn run(context: TelemetryContext, shutdown: CancellationToken) {
     };
     shutdown.run_until_cancelled(work).await;
     reporter.fold();
+    reporter.close();
     if timeout(FLUSH_LIMIT, reporter.send(Until::Acknowledged)).await.is_err() {
         tracing::warn!("telemetry not acknowledged before the end; the spool keeps it");
     }
@@ -104,144 +106,9 @@ struct Reporter {
     interval: watch::Sender<Duration>,
 }
 
-struct State {
-    backlog: Backlog,
-    spool: Option<Spool>,
-    /// The disk refused the last write, and that was said.
-    warned: bool,
-    last_seq: u64,
-    /// For the first report of this incarnation.
-    lost_before: Option<Duration>,
-    window_start: Instant,
-    paused_until: Instant,
-}
-
 impl Reporter {
-    /// With what the predecessor left.
-    async fn open(context: TelemetryContext) -> Self {
-        let spool = context.spool.clone().map(Spool::new);
-        let found = match spool.clone() {
-            None => None,
-            Some(spool) => {
-                let now = (context.wall_clock)();
-                tokio::task::spawn_blocking(move || spool.load(now)).await.ok()
-            }
-        };
-        let found = found.unwrap_or_default();
-        if let Some((path, why)) = &found.set_aside {
-            tracing::warn!(path = %path.display(), error = %why, "telemetry spool set aside; its counts are lost");
-        }
-        let (numbered, waiting) = (found.backlog.numbered().len(), found.backlog.waiting().len());
-        if numbered + waiting > 0 {
-            tracing::info!(numbered, waiting, "telemetry of an earlier start goes on");
-        }
-        let now = Instant::now();
-        let interval = context.report_interval.borrow().clamp(INTERVAL_MIN, INTERVAL_MAX);
-        let state = State {
-            backlog: found.backlog,
-            spool,
-            warned: false,
-            last_seq: 0,
-            lost_before: found.lost,
-            window_start: now,
-            paused_until: now,
-        };
-        let reporter = Self {
-            context,
-            state: Mutex::new(state),
-            added: Notify::new(),
-            interval: watch::Sender::new(interval),
-        };
-        // From now on an end without a stop is one.
-        reporter.persist(End::No).await;
-        reporter
-    }
-
-    /// Takes the counts away each interval. Never returns.
-    async fn take_counts(&self) {
-        let (mut asked, mut interval) = (self.context.report_interval.clone(), self.interval.subscribe());
-        loop {
-            let fold_at = self.state.lock().window_start + *interval.borrow_and_update();
-            tokio::select! {
-                biased; // A new interval may end the window sooner.
-                Ok(()) = asked.changed() => {
-                    let wanted = *asked.borrow_and_update();
-                    self.set_interval(wanted);
-                }
-                Ok(()) = interval.changed() => {}
-                () = sleep_until(fold_at) => if self.fold() {
-                    self.persist(End::No).await;
-                    self.added.notify_one();
-                }
-            }
-        }
-    }
-
     fn set_interval(&self, wanted: Duration) {
         self.interval.send_replace(wanted.clamp(INTERVAL_MIN, INTERVAL_MAX));
-    }
-
-    /// Takes the counts since the last time into the backlog. False: there were none.
-    fn fold(&self) -> bool {
-        let window = self.context.recorder.take();
-        let uncounted = self.context.recorder.take_overflowed();
-        if uncounted > 0 {
-            tracing::warn!(uncounted, "too many pairs of deployment and model to count");
-        }
-        let targets: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
-        let mut state = self.state.lock();
-        let now = Instant::now();
-        let covered = now.duration_since(state.window_start);
-        state.window_start = now;
-        if targets.is_empty() {
-            return false;
-        }
-        state.backlog.push(Window::new((self.context.wall_clock)(), covered, targets));
-        true
-    }
-
-    /// Brings the spool up to date. A disk that refuses is told once; counts then stay in
-    /// memory.
-    async fn persist(&self, end: End) {
-        let write = {
-            let mut state = self.state.lock();
-            let State { spool, backlog, .. } = &mut *state;
-            let Some(spool) = spool else { return };
-            let interval = *self.interval.borrow();
-            spool.prepare(backlog, end == End::Clean, interval, (self.context.wall_clock)())
-        };
-        let result = match tokio::task::spawn_blocking(move || write.run()).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        let warned = std::mem::replace(&mut self.state.lock().warned, result.is_err());
-        match result {
-            Err(error) if !warned => {
-                tracing::warn!(error, "telemetry spool not written; counts stay in memory");
-            }
-            Ok(()) if warned => tracing::info!("telemetry spool written again"),
-            _ => {}
-        }
-    }
-
-    /// Gives the oldest counts the next number. False: there are none, or too much waits
-    /// for its acknowledgement.
-    fn number(&self) -> bool {
-        let mut state = self.state.lock();
-        let identity = &self.context.identity;
-        let stamp = Stamp {
-            agent_id: &identity.agent_id,
-            incarnation: &identity.incarnation,
-            seq: state.last_seq + 1,
-            applied: self.context.tables.applied().as_ref().map(wire_version),
-            lost_before: state.lost_before,
-        };
-        let numbered = state.backlog.number(stamp);
-        if numbered {
-            state.last_seq += 1;
-            state.lost_before = None;
-        }
-        numbered
     }
 
     /// Streams, one after the other.
@@ -257,7 +124,7 @@ impl Reporter {
                 Err(status) if status.code() == Code::InvalidArgument => {
                     tracing::error!(%status, "telemetry report refused");
                 }
-                Err(status) => tracing::debug!(%status, "telemetry stream ended"),
+                Err(status) => self.tell_end(&status),
                 Ok(Over::Incarnation) => continue,
                 Ok(Over::Stream) => {}
             }
@@ -265,6 +132,20 @@ impl Reporter {
                 Until::Cancelled => sleep(backoff.after(ended, rand::random())).await,
                 Until::Acknowledged => sleep(FLUSH_RETRY).await,
             }
+        }
+    }
+
+    /// A refusal lasts until an operator does something: it is told, and once.
+    fn tell_end(&self, status: &Status) {
+        if newly_refused(&mut self.state.lock().refusal, status.code()) {
+            let agent_id = &self.context.identity.agent_id;
+            tracing::warn!(
+                %status,
+                agent_id,
+                "the control plane refuses this agent's telemetry; look at the token and at --agent-id"
+            );
+        } else {
+            tracing::debug!(%status, "telemetry stream ended");
         }
     }
 
@@ -277,8 +158,9 @@ impl Reporter {
         // A control plane may wait for the first report before it answers.
         if !self.fold() && self.state.lock().backlog.is_empty() {
             let opening = Window::new((self.context.wall_clock)(), Duration::ZERO, Vec::new());
-            self.state.lock().backlog.push(opening);
+            self.state.lock().backlog.add(opening);
         }
+        self.close();
         self.number();
         self.persist(End::No).await;
         first().unwrap_or_else(|| self.context.identity.incarnation.clone())
@@ -319,7 +201,7 @@ impl Reporter {
                 message = inbound.message() => {
                     let Some(response) = message? else { return Ok(Over::Stream) };
                     *ended = Ended::Answered;
-                    sent = self.apply(&response, &incarnation, sent).await;
+                    sent = self.apply(&response, &incarnation, sent);
                     if !own && self.report(&incarnation, 0).is_none() {
                         return Ok(Over::Incarnation);
                     }
@@ -347,11 +229,16 @@ impl Reporter {
     }
 
     /// Takes an answer; gives how many reports that are left were sent.
-    async fn apply(&self, response: &StreamReportsResponse, incarnation: &str, sent: usize) -> usize {
-        let acknowledged = self.state.lock().backlog.acknowledge(incarnation, response.acked_seq);
-        if acknowledged > 0 {
-            self.persist(End::No).await;
-        }
+    fn apply(&self, response: &StreamReportsResponse, incarnation: &str, sent: usize) -> usize {
+        let acknowledged = {
+            let mut state = self.state.lock();
+            state.refusal = None;
+            let acknowledged = state.backlog.acknowledge(incarnation, response.acked_seq);
+            if acknowledged > 0 {
+                state.moved();
+            }
+            acknowledged
+        };
         if let Some(interval) = response.report_interval.and_then(duration_from_wire) {
             self.set_interval(interval);
         }
@@ -360,6 +247,11 @@ impl Reporter {
         }
         if response.resend_from_first_unacked { 0 } else { sent.saturating_sub(acknowledged) }
     }
+}
+
+/// Whether a stream's end is a refusal that was not `told` last.
+fn newly_refused(told: &mut Option<Code>, code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::Unauthenticated) && told.replace(code) != Some(code)
 }
 
 /// What is over without an error.
@@ -372,4 +264,22 @@ enum Over {
 
 fn lost() -> Status {
     Status::cancelled("a drill takes the control plane away")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_once_until_it_changes() {
+        let mut told = None;
+        let mut check = |code, expected| assert_eq!(newly_refused(&mut told, code), expected, "{code:?}");
+        check(Code::Unavailable, false);
+        check(Code::Unauthenticated, true);
+        check(Code::Unauthenticated, false);
+        check(Code::Unavailable, false);
+        check(Code::Unauthenticated, false);
+        check(Code::PermissionDenied, true);
+        check(Code::Unauthenticated, true);
+    }
 }

@@ -153,7 +153,7 @@ async fn a_killed_agent_sends_again_what_was_numbered_and_then_what_was_not() {
     let kept = async {
         loop {
             let held = spool.load(SystemTime::now()).backlog;
-            if held.waiting().len() == 1 && held.numbered().len() == 2 {
+            if held.waiting().count() == 1 && held.numbered().len() == 2 {
                 break;
             }
             tokio::task::yield_now().await;
@@ -249,5 +249,64 @@ async fn what_a_stop_could_not_flush_is_sent_by_the_next_start() {
         sent.push(report);
     }
     assert_eq!(counted(&sent), 3);
+    agent.abort();
+}
+
+#[tokio::test]
+async fn what_was_numbered_under_another_name_is_counted_under_the_new_one() {
+    let mut world = World::new().await;
+    let shutdown = CancellationToken::new();
+    let agent = world.start_telemetry(&shutdown);
+    let mut stream = world.accept_reports().await;
+    record(&world.recorder, 3);
+    let mut before = vec![stream.next().await];
+    while counted(&before) < 3 {
+        before.push(stream.next().await);
+    }
+    kill(agent).await;
+    drop(stream);
+
+    let (agent_id, incarnation) = ("agent-1".to_owned(), "after".to_owned());
+    world.identity = Arc::new(Identity { agent_id, incarnation, ..(*world.identity).clone() });
+    let agent = world.start_telemetry(&shutdown);
+    let mut stream = world.accept_reports().await;
+    record(&world.recorder, 2);
+    let mut after = Vec::new();
+    while counted(&after) < 5 {
+        after.push(stream.next().await);
+    }
+    assert_eq!(counted(&after), 5);
+    for (at, report) in after.iter().enumerate() {
+        let whose = (report.agent_id.as_str(), report.incarnation.as_str(), report.seq);
+        assert_eq!(whose, ("agent-1", "after", at as u64 + 1));
+    }
+    agent.abort();
+}
+
+#[tokio::test]
+async fn counts_are_on_disk_long_before_a_report_is_due() {
+    let mut world = World::new().await;
+    // No report is due while the test runs.
+    world.report_interval.send_replace(Duration::from_secs(60));
+    let agent = world.start_telemetry(&CancellationToken::new());
+    let mut stream = world.accept_reports().await;
+    let opening = stream.next().await;
+    stream.answer(acked(opening.seq)).await;
+    let spool = super::super::spool::Spool::new(world.directory.path().join(SPOOL_FILE));
+    for sum in [3, 7] {
+        record(&world.recorder, if sum == 3 { 3 } else { 4 });
+        let kept = async {
+            loop {
+                let held = spool.load(SystemTime::now()).backlog;
+                let outcomes = || held.waiting().flat_map(|one| &one.targets).flat_map(|one| &one.outcomes);
+                if outcomes().map(|outcome| outcome.count).sum::<u64>() == sum {
+                    assert_eq!(held.waiting().count(), 1, "one report is due for all of it");
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, kept).await.expect("kept on disk");
+    }
     agent.abort();
 }
