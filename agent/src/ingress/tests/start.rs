@@ -31,16 +31,14 @@ async fn missing_configuration_and_unusable_directory_are_wrong_input() {
 
 #[tokio::test]
 async fn a_data_directory_is_for_one_agent_until_it_stopped() {
-    let directory = tempfile::tempdir().unwrap();
-    let data = directory.path().join("data");
-    let first = Agent::with(options(&data), directory, Limits::default()).await.unwrap();
-    let second = start_limited(options(&data), Limits::default(), CancellationToken::new()).await;
-    let error = second.err().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    let start = async || Agent::with(options(&data), tempfile::tempdir().unwrap(), Limits::default()).await;
+    let first = start().await.unwrap();
+    let error = start().await.err().unwrap();
     assert!(error.is_input(), "{error}");
     let said = error.to_string();
     assert!(said.contains(&data.display().to_string()) && said.contains("--data-dir"), "{said}");
-    first.shutdown.cancel();
-    within(first.running.wait()).await;
-    let directory = first._directory;
-    Agent::with(options(&data), directory, Limits::default()).await.unwrap().stopped().await;
+    first.stopped().await;
+    start().await.unwrap().stopped().await;
 }
