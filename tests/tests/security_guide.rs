@@ -12,6 +12,10 @@ use std::{
     process::{Command, Output},
 };
 
+mod environment;
+
+use environment::Environment;
+
 const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// As in the guide, and here.
@@ -53,8 +57,10 @@ const SEEN: [&str; 4] =
 
 #[test]
 fn commands_run_as_printed() {
-    let directory = tempfile::tempdir().unwrap();
-    let programs = directory.path().join("bin");
+    // Has grpcurl.
+    let environment = Environment::prepare();
+    let directory = environment::scratch("security-guide");
+    let programs = directory.join("bin");
     fs::create_dir(&programs).unwrap();
     for (name, program) in [
         ("trunkline", env!("CARGO_BIN_EXE_tested-trunkline")),
@@ -71,10 +77,11 @@ fn commands_run_as_printed() {
         .output()
         .unwrap();
     let script = START.to_owned() + &text(&blocks) + REFUSED;
-    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let tools = environment.tool("");
+    let path = format!("{}:{}:{}", programs.display(), tools.display(), std::env::var("PATH").unwrap());
     let run = Command::new("bash")
         .args(["-c", &script])
-        .current_dir(directory.path())
+        .current_dir(&directory)
         .env("PATH", path)
         .output()
         .unwrap();
