@@ -142,20 +142,19 @@ impl Iterator for NewestFirst<'_> {
 impl NewestFirst<'_> {
     fn find(&mut self) -> Result<Option<Logged>, JournalError> {
         let held = self.segment.as_ref().filter(|segment| segment.first <= self.next);
-        let segment = match held {
-            Some(segment) => Arc::clone(segment),
-            None => {
-                // Before the next one is read: only one is in memory.
-                self.segment = None;
-                let starts = segment::first_sequences(&self.reader.directory)?;
-                let Some(start) = starts.into_iter().rev().find(|start| *start <= self.next) else {
-                    return Ok(None);
-                };
-                let loaded = Loaded::read(&self.reader.path(start), self.next)?;
-                let Some(segment) = loaded.map(Arc::new) else { return Ok(None) };
-                self.segment = Some(Arc::clone(&segment));
-                segment
-            }
+        let segment = if let Some(segment) = held {
+            Arc::clone(segment)
+        } else {
+            // Before the next one is read: only one is in memory.
+            self.segment = None;
+            let starts = segment::first_sequences(&self.reader.directory)?;
+            let Some(start) = starts.into_iter().rev().find(|start| *start <= self.next) else {
+                return Ok(None);
+            };
+            let loaded = Loaded::read(&self.reader.path(start), self.next)?;
+            let Some(segment) = loaded.map(Arc::new) else { return Ok(None) };
+            self.segment = Some(Arc::clone(&segment));
+            segment
         };
         let index = self.next.checked_sub(segment.first);
         index.map_or(Ok(None), |index| segment.logged(index as usize))
@@ -242,15 +241,13 @@ impl Loaded {
 
     fn config_before(&self, index: usize) -> Result<Vec<u8>, JournalError> {
         let before = self.records.get(index).and_then(|place| place.config_before);
-        match before.and_then(|before| self.records.get(before)) {
-            Some(place) => Ok(self.record(place)?.config.unwrap_or_default()),
-            None => {
-                let (payload, _) = frame_of(&self.path, &self.bytes, 0)?;
-                let header = segment::read_header(payload);
-                let header = header.map_err(|cause| damaged(&self.path, 0, cause))?;
-                Ok(header.snapshot.config)
-            }
+        if let Some(place) = before.and_then(|before| self.records.get(before)) {
+            return Ok(self.record(place)?.config.unwrap_or_default());
         }
+        let (payload, _) = frame_of(&self.path, &self.bytes, 0)?;
+        let header = segment::read_header(payload);
+        let header = header.map_err(|cause| damaged(&self.path, 0, cause))?;
+        Ok(header.snapshot.config)
     }
 
     fn config_of(&self, revision: u64) -> Result<Option<Vec<u8>>, JournalError> {

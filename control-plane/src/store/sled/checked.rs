@@ -47,8 +47,12 @@ impl std::fmt::Debug for Checked {
 impl Drop for Checked {
     fn drop(&mut self) {
         let db = self.db.take();
+        let dropped = guarded(|| {
+            drop(db);
+            Ok(())
+        });
         // sled writes when it is dropped, and can panic at that; nothing depends on it.
-        drop(guarded(|| Ok(drop(db))));
+        drop(dropped);
     }
 }
 
