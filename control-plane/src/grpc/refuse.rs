@@ -6,9 +6,13 @@ use tonic::Status;
 use trunkline_proto::status;
 
 use crate::repository::CommitError;
+use crate::stats::query::QueryError;
 
 /// When to try again a write that the store did not take: about as long as a restart.
 const STORE_RETRY: Duration = Duration::from_secs(5);
+
+/// When to ask again for the past: some of those who wait had their turn then.
+const QUERY_RETRY: Duration = Duration::from_secs(3);
 
 pub(super) fn commit(error: &CommitError) -> Status {
     match error {
@@ -28,6 +32,16 @@ pub(super) fn commit(error: &CommitError) -> Status {
         CommitError::Unavailable => {
             status::unavailable("STORE_CLOSING", error.to_string(), Some(STORE_RETRY))
         }
+    }
+}
+
+/// For questions about the past.
+pub(super) fn query(error: &QueryError) -> Status {
+    match error {
+        QueryError::Busy(full) => {
+            status::resource_exhausted("TOO_MANY_QUERIES", full.to_string(), Some(QUERY_RETRY))
+        }
+        QueryError::Store(error) => commit(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one task that merges telemetry: many reports, one durable write, then publish,
 //! then acknowledge.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,10 +86,8 @@ struct Source {
 pub(crate) struct Merger {
     repository: Arc<Repository>,
     stats: Arc<Stats>,
-    agents: Agents,
+    pub(super) agents: Agents,
     queue: mpsc::Receiver<Job>,
-    /// Counts batches, to tell who was silent longest.
-    batches: u64,
     undo: Undo,
     view: watch::Receiver<Option<u64>>,
     /// The opening of the view that memory agrees with.
@@ -176,7 +174,6 @@ impl Merger {
             stats: Arc::clone(&stats),
             agents: Agents::default(),
             queue,
-            batches: 0,
             undo: Undo::default(),
             #[cfg(test)]
             fate: None,
@@ -256,7 +253,6 @@ impl Merger {
             }
             return;
         }
-        self.batches += 1;
         let mut batch = Batch { now, ..Batch::default() };
         let answers: Vec<_> = jobs
             .into_iter()
@@ -278,6 +274,7 @@ impl Merger {
             let left_out = self.add(batch, counts, None);
             return Merged { acked: 0, resend: false, lost_before: false, left_out };
         };
+        let now = batch.now;
         let known = match batch.agents.entry(source.agent_id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -285,7 +282,7 @@ impl Merger {
                 entry.insert(known.unwrap_or_default())
             }
         };
-        known.heard = self.batches;
+        known.heard = known.heard.max(now);
         let (action, acked) = known.sequences.take(&source.incarnation, source.seq);
         let mut merged =
             Merged { acked, resend: action == Action::AskAgain, lost_before: false, left_out: 0 };
@@ -329,11 +326,11 @@ impl Merger {
     /// Makes the batch durable and takes it over. If the store refuses, nothing of it
     /// happened, and the agents send it again.
     async fn write(&mut self, mut batch: Batch) -> Result<(), CommitError> {
-        self.agents.settle(&mut batch.agents);
         if !batch.merged {
-            self.agents.publish(batch.agents);
+            self.agents.note(batch.agents);
             return Ok(());
         }
+        let forgotten = self.agents.settle(&mut batch.agents);
         let read = self.read(&batch).await?;
         let counts = batch.late.iter().map(|(secs, counts)| (*secs, counts));
         let counts = counts.chain([(batch.now, &batch.added)]);
@@ -344,11 +341,11 @@ impl Merger {
         self.undo.complete(&mut puts, &mut deletes);
         if let Err(error) = self.commit(puts, deletes).await {
             tracing::warn!(%error, "telemetry was not stored; agents will send it again");
-            self.remember_to_undo(&batch, &plan, &read);
+            self.remember_to_undo(&batch, &forgotten, &plan, &read);
             return Err(error);
         }
         self.undo.clear();
-        self.agents.publish(batch.agents);
+        self.agents.publish(batch.agents, &forgotten);
         let times = batch.late.into_iter().chain([(batch.now, batch.added)]);
         let counts = times.collect::<Vec<_>>();
         self.stats.publish(batch.totals, &counts, plan);
@@ -362,6 +359,12 @@ impl Merger {
             return fate.decide(self.repository.write_blobs(view, puts, deletes)).await;
         }
         self.repository.write_blobs(view, puts, deletes).await
+    }
+
+    /// Attempts of all pairs that `wanted` accepts.
+    #[cfg(test)]
+    pub(super) fn attempts(&self, wanted: impl Fn(&Key) -> bool) -> u64 {
+        self.stats.totals(wanted).iter().map(|(_, totals)| totals.attempts()).sum()
     }
 
     /// Reads the rows that are not in memory and that the batch changes or removes.
@@ -381,16 +384,13 @@ impl Merger {
         Ok(stored::read_rows(self.undo.correct(blobs)).collect())
     }
 
-    fn remember_to_undo(&mut self, batch: &Batch, plan: &Plan, read: &Read) {
+    fn remember_to_undo(&mut self, batch: &Batch, forgotten: &HashSet<String>, plan: &Plan, read: &Read) {
         let rows = plan.inverse(&self.stats.counts.lock().rollups, read);
         let totals = batch.totals.keys().map(|key| {
             let before = self.stats.total(key);
             (stored::totals_key(key), before.map(|total| stored::totals_blob(key, &total).1))
         });
-        let agents = batch.agents.iter().filter_map(|(agent_id, known)| {
-            let (key, _) = known.blob(agent_id)?;
-            Some((key, self.agents.stored(agent_id).map(|(_, value)| value)))
-        });
+        let agents = self.agents.stored(&batch.agents, forgotten);
         self.undo.remember(rows.into_iter().chain(totals).chain(agents));
     }
 }

@@ -4,6 +4,9 @@
 
 mod agents;
 mod clock;
+#[cfg(test)]
+mod forgetting;
+mod gate;
 pub(crate) mod level;
 mod load;
 pub(crate) mod merger;
@@ -31,6 +34,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use self::clock::Clock;
+use self::gate::Gate;
 pub(crate) use self::load::LoadError;
 use self::plan::Plan;
 use self::rollups::Rollups;
@@ -60,6 +64,7 @@ pub(crate) struct Stats {
     repository: Arc<Repository>,
     clock: Clock,
     counts: Mutex<Counts>,
+    gate: Gate,
 }
 
 #[derive(Debug)]
@@ -93,7 +98,7 @@ impl Stats {
             traffic: HashMap::new(),
             missing: Some("it was not read yet".into()),
         };
-        Self { repository, clock, counts: Mutex::new(counts) }
+        Self { repository, clock, counts: Mutex::new(counts), gate: Gate::new() }
     }
 
     /// Refuses while nothing can be told: what was counted before could not be read.

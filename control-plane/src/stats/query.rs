@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::gate::Full;
 use super::level::Level;
 use super::pairs::PairId;
 use super::stored::{self, Address};
@@ -48,6 +49,17 @@ struct Wanted {
     open: Option<HashMap<PairId, Totals>>,
 }
 
+/// Why the past was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum QueryError {
+    /// Too many ask at the same time.
+    #[error(transparent)]
+    Busy(#[from] Full),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] CommitError),
+}
+
 /// Steps from one to another, that one not included.
 type Span = (Level, u32, u32);
 
@@ -67,13 +79,14 @@ impl Stats {
     /// accepts.
     ///
     /// # Errors
-    /// If the store cannot be read.
+    /// If the store cannot be read, or too many ask at the same time.
     pub(crate) async fn sum(
         &self,
         from: u64,
         to: u64,
         wanted: impl Fn(&Key) -> bool,
-    ) -> Result<Vec<(Key, Totals)>, CommitError> {
+    ) -> Result<Vec<(Key, Totals)>, QueryError> {
+        let _place = self.gate.enter().await?;
         let finest = Level::ALL.into_iter().find(|level| self.keeps(*level, from)).unwrap_or(Level::Hour);
         let spans = spans(finest, from, to, &|level, secs| self.keeps(level, secs));
         let (pairs, steps) = self.snapshot(&spans, wanted);
@@ -93,12 +106,13 @@ impl Stats {
     /// accepts, and where the next page begins.
     ///
     /// # Errors
-    /// If the store cannot be read.
+    /// If the store cannot be read, or too many ask at the same time.
     pub(crate) async fn history(
         &self,
         page: Page,
         wanted: impl Fn(&Key) -> bool,
-    ) -> Result<(Vec<Point>, Option<(u32, String)>), CommitError> {
+    ) -> Result<(Vec<Point>, Option<(u32, String)>), QueryError> {
+        let _place = self.gate.enter().await?;
         let span = (page.level, page.from.0, page.last.saturating_add(1));
         let (pairs, mut rest) = self.snapshot(&[span], wanted);
         let (mut points, mut rows) = (Vec::new(), 0);

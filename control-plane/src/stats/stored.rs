@@ -53,6 +53,9 @@ struct Agent {
     agent_id: String,
     #[prost(message, repeated, tag = "2")]
     incarnations: Vec<Incarnation>,
+    /// When a report of it came last, in seconds since 1970.
+    #[prost(uint64, tag = "3")]
+    heard: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -179,20 +182,27 @@ pub(super) fn read_totals(value: &[u8]) -> Result<(Key, Totals), Unreadable> {
     Ok((Key { deployment: stats.deployment, model: stats.model }, totals))
 }
 
-pub(super) fn sequences_blob(slot: u32, agent_id: &str, sequences: &Sequences) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn sequences_blob(
+    slot: u32,
+    agent_id: &str,
+    (sequences, heard): (&Sequences, u64),
+) -> (Vec<u8>, Vec<u8>) {
     let incarnations = sequences.iter();
     let incarnations =
         incarnations.map(|one| Incarnation { name: one.incarnation.clone(), last: one.last }).collect();
-    let agent = Agent { agent_id: agent_id.to_owned(), incarnations };
+    let agent = Agent { agent_id: agent_id.to_owned(), incarnations, heard };
     ([SEQUENCES, &slot.to_be_bytes()].concat(), agent.encode_to_vec())
 }
 
-pub(super) fn read_sequences(key: &[u8], value: &[u8]) -> Result<(u32, String, Sequences), Unreadable> {
+pub(super) fn read_sequences(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(u32, String, (Sequences, u64)), Unreadable> {
     let slot = key.strip_prefix(SEQUENCES).unwrap_or(key);
     let slot = u32::from_be_bytes(slot.try_into().map_err(|_| unknown(key))?);
     let agent = Agent::decode(value)?;
     let sequences = Sequences::new(agent.incarnations.into_iter().map(|one| (one.name, one.last)));
-    Ok((slot, agent.agent_id, sequences))
+    Ok((slot, agent.agent_id, (sequences, agent.heard)))
 }
 
 #[cfg(test)]
@@ -233,7 +243,8 @@ mod tests {
         let mut sequences = Sequences::default();
         sequences.take("i", 1);
         sequences.take("i", 2);
-        let (key, value) = sequences_blob(258, "a", &sequences);
-        assert_eq!(read_sequences(&key, &value).unwrap(), (258, "a".into(), sequences));
+        let (key, value) = sequences_blob(258, "a", (&sequences, 1_800_000_000));
+        let expect = (258, "a".into(), (sequences, 1_800_000_000));
+        assert_eq!(read_sequences(&key, &value).unwrap(), expect);
     }
 }

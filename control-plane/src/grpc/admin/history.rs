@@ -60,7 +60,7 @@ pub(super) async fn query(
             && (virtual_model.is_empty() || key.model == virtual_model)
     };
     let found = context.stats.history(page, wanted).await;
-    let (points, next) = found.map_err(|error| refuse::commit(&error))?;
+    let (points, next) = found.map_err(|error| refuse::query(&error))?;
     let points = points.into_iter().map(|point| HistoryPoint {
         start_time: Some(Timestamp { seconds: point.start_secs as i64, nanos: 0 }),
         row: Some(row(point.deployment, &point.totals)),

@@ -34,7 +34,7 @@ pub(super) async fn get(context: &Context, request: &GetStatsRequest) -> Result<
         None => context.stats.totals(wanted),
         Some((from, to)) => {
             let sum = context.stats.sum(from, to, wanted).await;
-            sum.map_err(|error| refuse::commit(&error))?
+            sum.map_err(|error| refuse::query(&error))?
         }
     };
     for (key, totals) in counts {
