@@ -54,6 +54,7 @@ impl Fleet {
 async fn load(repository: &Arc<Repository>) -> Merger {
     let (mut merger, ..) = Merger::load(Arc::clone(repository)).await.unwrap();
     merger.agents.max = 3;
+    merger.names.any = true;
     merger
 }
 

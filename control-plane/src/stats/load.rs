@@ -8,7 +8,7 @@ use super::agents::Agents;
 use super::level::Level;
 use super::rollups::Rollups;
 use super::stored::{self, Mark, Size, Unreadable};
-use super::{Counts, TRAFFIC_SECS};
+use super::{Counts, KEYS_MAX, TRAFFIC_SECS};
 use crate::repository::{Blob, CommitError, Repository};
 
 /// Why telemetry cannot be loaded.
@@ -50,7 +50,7 @@ pub(super) async fn load(repository: &Repository, now: u64) -> Result<(Counts, A
     }
     let rollups = rollups(repository).await?;
     let traffic = traffic(repository, &rollups, now).await?;
-    Ok((Counts { totals, rollups, traffic, missing: None }, agents))
+    Ok((Counts { totals, rollups, traffic, missing: None, keys_max: KEYS_MAX }, agents))
 }
 
 async fn rollups(repository: &Repository) -> Result<Rollups, LoadError> {
@@ -63,8 +63,9 @@ async fn rollups(repository: &Repository) -> Result<Rollups, LoadError> {
         }
     }
     for (key, value) in repository.scan_blobs(stored::PAIRS).await? {
-        let (id, pair) = stored::read_pair(&key, &value)?;
-        rollups.pairs.insert(id, pair);
+        let (id, pair, hour) = stored::read_pair(&key, &value)?;
+        let hour = hour.unwrap_or(rollups.open_step(Level::Hour));
+        rollups.pairs.insert(id, pair, hour);
     }
     for (key, value) in repository.scan_blobs(stored::STEPS).await? {
         let (level, step, size) = stored::read_step(&key, &value)?;

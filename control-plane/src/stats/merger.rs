@@ -1,6 +1,8 @@
 //! The one task that merges telemetry: many reports, one durable write, then publish,
 //! then acknowledge.
 
+mod places;
+
 use std::collections::{BTreeMap, HashMap, HashSet, hash_map::Entry};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +11,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::agents::{Agents, Known};
-use super::clock::Clock;
+use super::clock::{Clock, Doubt};
 use super::level::Level;
 use super::load::{self, LoadError};
+use super::names::Names;
 use super::plan::{self, Plan, Read};
 use super::report::Report;
 use super::sequence::Action;
@@ -92,6 +95,9 @@ pub(crate) struct Merger {
     view: watch::Receiver<Option<u64>>,
     /// The opening of the view that memory agrees with.
     loaded: Option<u64>,
+    pub(super) names: Names,
+    /// Of a time that is far ahead of the open step.
+    doubt: Doubt,
     /// What becomes of the next write, in tests.
     #[cfg(test)]
     pub(super) fate: Option<super::simulation::Fate>,
@@ -105,6 +111,12 @@ struct Batch {
     new_keys: usize,
     merged: bool,
     now: u64,
+    /// Now, or the open step as long as now is not believed: what is older than is kept
+    /// before this is removed, and the step that opens is not after it.
+    horizon: u64,
+    /// Keys that may be given back. None: nobody asked yet.
+    spare: Option<Vec<Key>>,
+    given_back: HashSet<Key>,
     /// Counts of now.
     added: HashMap<Key, Totals>,
     /// Counts of an earlier time, by the second in which their 10 s step begins.
@@ -175,6 +187,8 @@ impl Merger {
             agents: Agents::default(),
             queue,
             undo: Undo::default(),
+            names: Names::default(),
+            doubt: Doubt::default(),
             #[cfg(test)]
             fate: None,
         };
@@ -253,7 +267,8 @@ impl Merger {
             }
             return;
         }
-        let mut batch = Batch { now, ..Batch::default() };
+        let horizon = self.horizon(now);
+        let mut batch = Batch { now, horizon, ..Batch::default() };
         let answers: Vec<_> = jobs
             .into_iter()
             .map(|job| {
@@ -268,8 +283,15 @@ impl Merger {
         }
     }
 
+    /// Up to when the past ends. A day without counts is followed by an hour in which
+    /// nothing is removed; counts are placed at `now` all the same.
+    fn horizon(&mut self, now: u64) -> u64 {
+        let open = self.stats.counts.lock().rollups.open;
+        if open == 0 || self.doubt.believes(now, open) { now } else { open }
+    }
+
     /// Adds one report to the batch.
-    fn take(&self, batch: &mut Batch, source: Option<Source>, counts: HashMap<Key, Totals>) -> Merged {
+    fn take(&mut self, batch: &mut Batch, source: Option<Source>, counts: HashMap<Key, Totals>) -> Merged {
         let Some(source) = source else {
             let left_out = self.add(batch, counts, None);
             return Merged { acked: 0, resend: false, lost_before: false, left_out };
@@ -294,26 +316,19 @@ impl Merger {
     }
 
     /// Adds counts to the batch; the answer is how many there was no place for.
-    fn add(&self, batch: &mut Batch, counts: HashMap<Key, Totals>, end_secs: Option<u64>) -> u64 {
+    fn add(&mut self, batch: &mut Batch, counts: HashMap<Key, Totals>, end_secs: Option<u64>) -> u64 {
         batch.merged = true;
         let late = end_secs.filter(|end| batch.now.saturating_sub(*end) > LATE_SECS);
         let level = Level::TenSeconds;
-        let step = late.map(|end| level.start_of(level.step_at(self.stats.clamp(end, batch.now))));
+        let step =
+            late.map(|end| level.start_of(level.step_at(self.stats.clamp(end, batch.horizon, batch.now))));
         let mut left_out = 0;
         for (key, counts) in counts {
-            let total = match batch.totals.entry(key.clone()) {
-                Entry::Occupied(entry) => entry.into_mut(),
-                Entry::Vacant(entry) => {
-                    let before = self.stats.total(entry.key());
-                    if before.is_none() && !self.stats.fits(batch.new_keys + 1) {
-                        left_out += 1;
-                        continue;
-                    }
-                    batch.new_keys += usize::from(before.is_none());
-                    entry.insert(before.unwrap_or_default())
-                }
-            };
-            total.merge(&counts);
+            if !batch.totals.contains_key(&key) && !self.admit(batch, &key) {
+                left_out += 1;
+                continue;
+            }
+            batch.totals.entry(key.clone()).or_default().merge(&counts);
             let placed = match step {
                 Some(step) => batch.late.entry(step).or_default(),
                 None => &mut batch.added,
@@ -334,9 +349,13 @@ impl Merger {
         let read = self.read(&batch).await?;
         let counts = batch.late.iter().map(|(secs, counts)| (*secs, counts));
         let counts = counts.chain([(batch.now, &batch.added)]);
-        let mut plan = Plan::new(&self.stats.counts.lock().rollups, batch.now, counts, &read);
+        let mut plan = {
+            let held = self.stats.counts.lock();
+            Plan::new(&held.rollups, batch.horizon, counts, &batch.given_back, &read)
+        };
         let (mut puts, mut deletes) = plan.take_blobs();
         puts.extend(batch.totals.iter().map(|(key, total)| stored::totals_blob(key, total)));
+        deletes.extend(batch.given_back.iter().map(stored::totals_key));
         puts.extend(batch.agents.iter().filter_map(|(agent_id, known)| known.blob(agent_id)));
         self.undo.complete(&mut puts, &mut deletes);
         if let Err(error) = self.commit(puts, deletes).await {
@@ -348,7 +367,7 @@ impl Merger {
         self.agents.publish(batch.agents, &forgotten);
         let times = batch.late.into_iter().chain([(batch.now, batch.added)]);
         let counts = times.collect::<Vec<_>>();
-        self.stats.publish(batch.totals, &counts, plan);
+        self.stats.publish(batch.totals, &counts, &batch.given_back, plan);
         Ok(())
     }
 
@@ -372,9 +391,10 @@ impl Merger {
         let prefixes: Vec<_> = {
             let counts = self.stats.counts.lock();
             let rollups = &counts.rollups;
-            let open = plan::opened(rollups, batch.now);
-            let mut steps = rollups.steps_to_read(batch.late.keys().chain([&batch.now]), open, batch.now);
-            steps.extend(rollups.victims(batch.now).iter().map(|victim| (victim.level, victim.step)));
+            let open = plan::opened(rollups, batch.horizon);
+            let times = batch.late.keys().chain([&batch.now]);
+            let mut steps = rollups.steps_to_read(times, open, batch.horizon);
+            steps.extend(rollups.victims(batch.horizon).iter().map(|victim| (victim.level, victim.step)));
             steps.into_iter().map(|(level, step)| stored::rows_of(level, step)).collect()
         };
         if prefixes.is_empty() {
@@ -386,7 +406,7 @@ impl Merger {
 
     fn remember_to_undo(&mut self, batch: &Batch, forgotten: &HashSet<String>, plan: &Plan, read: &Read) {
         let rows = plan.inverse(&self.stats.counts.lock().rollups, read);
-        let totals = batch.totals.keys().map(|key| {
+        let totals = batch.totals.keys().chain(&batch.given_back).map(|key| {
             let before = self.stats.total(key);
             (stored::totals_key(key), before.map(|total| stored::totals_blob(key, &total).1))
         });

@@ -2,6 +2,8 @@
 //! and steps of 10 s, 1 min and 1 h are durable; each report is in all of them or in
 //! none.
 
+#[cfg(test)]
+mod admission;
 mod agents;
 mod clock;
 #[cfg(test)]
@@ -10,6 +12,7 @@ mod gate;
 pub(crate) mod level;
 mod load;
 pub(crate) mod merger;
+mod names;
 pub(crate) mod pace;
 mod pairs;
 mod plan;
@@ -28,7 +31,7 @@ pub(crate) mod stream;
 pub(crate) mod totals;
 mod undo;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -42,8 +45,9 @@ use self::totals::Totals;
 use crate::repository::{CommitError, Repository};
 
 /// Pairs of deployment and virtual model that are counted apart, at about 1 KiB each,
-/// and up to as much again for each of the three open steps. More are refused: names
-/// come from agents, and are kept for good.
+/// and up to as much again for each of the three open steps. New ones must be in the
+/// configuration, once there is one; when there are so many, those make room that are not and have no rows
+/// any more, and if there are none, more are refused.
 const KEYS_MAX: usize = 20_000;
 
 /// A virtual model that had a request since is in use.
@@ -76,6 +80,7 @@ struct Counts {
     traffic: HashMap<String, u64>,
     /// Why what was counted before is not in here.
     missing: Option<String>,
+    keys_max: usize,
 }
 
 /// What the steps take, for metrics.
@@ -97,6 +102,7 @@ impl Stats {
             rollups: Rollups::new(),
             traffic: HashMap::new(),
             missing: Some("it was not read yet".into()),
+            keys_max: KEYS_MAX,
         };
         Self { repository, clock, counts: Mutex::new(counts), gate: Gate::new() }
     }
@@ -166,20 +172,47 @@ impl Stats {
         self.counts.lock().totals.get(key).cloned()
     }
 
-    /// Whether `more` new keys fit.
-    fn fits(&self, more: usize) -> bool {
-        self.counts.lock().totals.len() + more <= KEYS_MAX
+    /// How many keys there may be.
+    fn places(&self) -> usize {
+        self.counts.lock().keys_max
+    }
+
+    /// How many keys there are.
+    fn taken(&self) -> usize {
+        self.counts.lock().totals.len()
+    }
+
+    /// Keys of which nothing but the totals is kept: their last rows were removed.
+    fn without_rows(&self) -> Vec<Key> {
+        let counts = self.counts.lock();
+        let (pairs, oldest) = (&counts.rollups.pairs, counts.rollups.oldest_hour());
+        let gone = |key: &&Key| {
+            let newest = pairs.id(key).and_then(|id| pairs.get(id)).map(|(_, hour)| hour);
+            newest.is_none_or(|newest| oldest.is_none_or(|oldest| newest < oldest))
+        };
+        counts.totals.keys().filter(gone).cloned().collect()
     }
 
     /// The time of a late count, within what is kept.
-    fn clamp(&self, secs: u64, now: u64) -> u64 {
-        self.counts.lock().rollups.clamp(secs, now)
+    fn clamp(&self, secs: u64, horizon: u64, now: u64) -> u64 {
+        self.counts.lock().rollups.clamp(secs, horizon, now)
     }
 
     /// Takes over what is durable now: new totals, and counts by the second of their
-    /// making with what they change in the steps.
-    fn publish(&self, totals: HashMap<Key, Totals>, counts: &[(u64, HashMap<Key, Totals>)], plan: Plan) {
+    /// making with what they change in the steps. Those that are given back are no more.
+    fn publish(
+        &self,
+        totals: HashMap<Key, Totals>,
+        counts: &[(u64, HashMap<Key, Totals>)],
+        given_back: &HashSet<Key>,
+        plan: Plan,
+    ) {
         let mut held = self.counts.lock();
+        if !given_back.is_empty() {
+            held.totals.retain(|key, _| !given_back.contains(key));
+            let now = self.clock.now();
+            held.traffic.retain(|_, last| last.saturating_add(TRAFFIC_SECS) >= now);
+        }
         held.totals.extend(totals);
         for (secs, counts) in counts {
             for (key, _) in counts.iter().filter(|(_, totals)| totals.attempts() > 0) {

@@ -1,6 +1,6 @@
 //! One change of the rollups: computed, made durable by the merger, then applied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message as _;
 
@@ -20,7 +20,10 @@ pub(super) type Read = HashMap<Address, (Totals, u64)>;
 pub(super) struct Plan {
     open: u64,
     reach: [u32; 3],
-    new_pairs: HashMap<Key, PairId>,
+    /// What is new about pairs: their number, or the newest hour of their counts.
+    pairs: HashMap<Key, (PairId, u32)>,
+    /// Numbers that are taken back, and possibly given again.
+    given_back: HashSet<PairId>,
     next_pair: PairId,
     rows: BTreeMap<Address, Totals>,
     sizes: BTreeMap<(Level, u32), Option<Size>>,
@@ -32,18 +35,21 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Adds `counts`, by the second of their making, at `now`. What [`Rollups::victims`]
-    /// and [`Rollups::steps_to_read`] named was `read`.
+    /// Adds `counts`, by the second of their making, at `now`; while the clock is in
+    /// doubt, that is the time before. What [`Rollups::victims`] and
+    /// [`Rollups::steps_to_read`] named was `read`. `given_back` are pairs that have no
+    /// rows, and are no more.
     pub(super) fn new<'a>(
         rollups: &Rollups,
         now: u64,
         counts: impl Iterator<Item = (u64, &'a HashMap<Key, Totals>)>,
+        given_back: &HashSet<Key>,
         read: &Read,
     ) -> Self {
         let mut plan = Self {
             open: opened(rollups, now),
             reach: Level::ALL.map(|level| rollups.steps(level).reach),
-            next_pair: rollups.pairs.next(),
+            given_back: given_back.iter().filter_map(|key| rollups.pairs.id(key)).collect(),
             ..Self::default()
         };
         for victim in rollups.victims(now) {
@@ -56,7 +62,7 @@ impl Plan {
                     continue;
                 }
                 for (key, totals) in counts {
-                    let pair = plan.pair(rollups, key);
+                    let pair = plan.pair(rollups, key, secs);
                     plan.add(rollups, Address { level, step, pair }, totals, read);
                 }
             }
@@ -83,7 +89,11 @@ impl Plan {
             let before = rollups.steps(*level).sizes.get(step).filter(|_| !was_open);
             (stored::step_key(*level, *step), before.map(prost::Message::encode_to_vec))
         });
-        let pairs = self.new_pairs.iter().map(|(key, id)| (stored::pair_blob(*id, key).0, None));
+        let ids = self.pairs.values().map(|(id, _)| id).chain(&self.given_back);
+        let pairs = ids.map(|id| {
+            let before = rollups.pairs.get(*id);
+            (stored::pair_key(*id), before.map(|(key, hour)| stored::pair_blob(*id, key, hour).1))
+        });
         let mark = (rollups.open > 0).then(|| rollups.mark().encode_to_vec());
         rows.chain(sizes).chain(pairs).chain([(MARK.to_vec(), mark)]).collect()
     }
@@ -99,8 +109,11 @@ impl Plan {
         }
         rollups.open = self.open;
         rollups.dropped += self.dropped;
-        for (key, id) in self.new_pairs {
-            rollups.pairs.insert(id, key);
+        for id in self.given_back {
+            rollups.pairs.remove(id);
+        }
+        for (key, (id, hour)) in self.pairs {
+            rollups.pairs.insert(id, key, hour);
         }
         for (address, totals) in self.rows {
             if address.step == rollups.open_step(address.level) {
@@ -146,13 +159,32 @@ impl Plan {
         }
     }
 
-    fn pair(&mut self, rollups: &Rollups, key: &Key) -> PairId {
-        if let Some(id) = rollups.pair(key).or_else(|| self.new_pairs.get(key).copied()) {
-            return id;
+    /// The number of a pair that has counts of `secs`.
+    fn pair(&mut self, rollups: &Rollups, key: &Key, secs: u64) -> PairId {
+        let hour = Level::Hour.step_at(secs);
+        let stored = || {
+            let id = rollups.pairs.id(key)?;
+            Some((id, rollups.pairs.get(id)?.1))
+        };
+        match self.pairs.get(key).copied().or_else(stored) {
+            Some((id, known)) if known >= hour => id,
+            Some((id, _)) => {
+                self.pairs.insert(key.clone(), (id, hour));
+                id
+            }
+            None => {
+                let id = self.free_id(rollups);
+                self.pairs.insert(key.clone(), (id, hour));
+                id
+            }
         }
-        let id = self.next_pair;
+    }
+
+    fn free_id(&mut self, rollups: &Rollups) -> PairId {
+        let taken = |id| rollups.pairs.get(id).is_some() && !self.given_back.contains(&id);
+        // There are far fewer pairs than numbers.
+        let id = (self.next_pair..PairId::MAX).find(|id| !taken(*id)).unwrap_or(PairId::MAX);
         self.next_pair = id.saturating_add(1);
-        self.new_pairs.insert(key.clone(), id);
         id
     }
 
@@ -192,8 +224,9 @@ impl Plan {
                 self.puts.push((stored::step_key(*level, *step), size.encode_to_vec()));
             }
         }
-        let pairs = self.new_pairs.iter().map(|(key, id)| stored::pair_blob(*id, key));
-        self.puts.extend(pairs);
+        self.puts.extend(self.pairs.iter().map(|(key, (id, hour))| stored::pair_blob(*id, key, *hour)));
+        let given: HashSet<_> = self.pairs.values().map(|(id, _)| *id).collect();
+        self.deletes.extend(self.given_back.difference(&given).map(|id| stored::pair_key(*id)));
         let mark = stored::Mark { open: self.open, reach: self.reach.to_vec() };
         if mark != rollups.mark() {
             self.puts.push((MARK.to_vec(), mark.encode_to_vec()));
@@ -201,8 +234,15 @@ impl Plan {
     }
 }
 
-/// The step that is open at `now`: never an earlier one than before.
+/// The step that is open at `now`: never an earlier one than before, and none in another
+/// hour that has rows already. These are from a time when the clock was in doubt, and in
+/// all lengths: folding would count them twice. What comes in such an hour goes to all
+/// lengths at once, too.
 pub(super) fn opened(rollups: &Rollups, now: u64) -> u64 {
     let level = Level::TenSeconds;
-    level.start_of(level.step_at(now)).max(rollups.open)
+    let open = level.start_of(level.step_at(now)).max(rollups.open);
+    let hour = Level::Hour.step_at(open);
+    let taken =
+        hour != rollups.open_step(Level::Hour) && rollups.steps(Level::Hour).sizes.contains_key(&hour);
+    if taken { rollups.open } else { open }
 }

@@ -26,7 +26,8 @@ impl Bench {
         let data_dir = Some(directory.to_owned());
         let options = RepositoryOptions { data_dir, ..RepositoryOptions::default() };
         let repository = Repository::open(options).unwrap();
-        let (merger, stats, _) = Merger::load(Arc::clone(&repository)).await.unwrap();
+        let (mut merger, stats, _) = Merger::load(Arc::clone(&repository)).await.unwrap();
+        merger.names.any = true;
         Self { repository, merger, stats }
     }
 
@@ -155,7 +156,8 @@ async fn the_merger_reads_by_itself_what_can_be_read_again() {
     let data_dir = Some(directory.path().to_owned());
     let options = RepositoryOptions { data_dir, ..RepositoryOptions::default() };
     let repository = Repository::open(options).unwrap();
-    let (merger, stats, reports) = Merger::load(Arc::clone(&repository)).await.unwrap();
+    let (mut merger, stats, reports) = Merger::load(Arc::clone(&repository)).await.unwrap();
+    merger.names.any = true;
     let task = tokio::spawn(merger.run());
     drop(held);
     repository.pretend_full().await;

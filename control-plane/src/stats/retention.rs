@@ -3,9 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use super::level::Level;
 use super::merger::{self, Merger};
+use super::query::{Page, QueryError};
 use super::report::Report;
 use super::stored::{self, Size};
 use super::totals::Totals;
@@ -15,6 +20,7 @@ use crate::repository::{Repository, RepositoryOptions};
 /// At the beginning of an hour.
 const START: u64 = 1_800_000_000;
 const DAY: u64 = 86_400;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 struct Bench {
     repository: Arc<Repository>,
@@ -26,7 +32,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let repository = Repository::open(RepositoryOptions::default()).unwrap();
-        let (merger, stats, _) = Merger::load(Arc::clone(&repository)).await.unwrap();
+        let (mut merger, stats, _) = Merger::load(Arc::clone(&repository)).await.unwrap();
+        merger.names.any = true;
         Self { repository, merger, stats, seq: 0 }
     }
 
@@ -50,6 +57,19 @@ impl Bench {
         answer.await.unwrap().unwrap();
     }
 
+    async fn restart(&mut self) {
+        (self.merger, self.stats, _) = Merger::load(Arc::clone(&self.repository)).await.unwrap();
+        self.merger.names.any = true;
+    }
+
+    /// Attempts in the hour of `secs`, over all pairs.
+    async fn attempts_in_hour(&self, secs: u64) -> u64 {
+        let step = Level::Hour.step_at(secs);
+        let page = Page { level: Level::Hour, from: (step, String::new()), last: step, limit: 100 };
+        let (points, _) = self.stats.history(page, |_| true).await.unwrap();
+        points.iter().map(|point| point.totals.attempts()).sum()
+    }
+
     /// Rows on the disk, by step.
     async fn rows(&self, level: Level) -> HashMap<u32, u64> {
         let mut rows = HashMap::new();
@@ -67,7 +87,7 @@ impl Bench {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn steps_are_kept_as_long_as_they_say_and_then_go_from_the_disk() {
     let mut bench = Bench::new().await;
     bench.report(START, 3).await;
@@ -79,6 +99,9 @@ async fn steps_are_kept_as_long_as_they_say_and_then_go_from_the_disk() {
         (400 * DAY, [false, false, true]),
         (400 * DAY + 3_800, [false, false, false]),
     ] {
+        bench.report(START + after, 1).await;
+        // After a long time without counts, nothing is removed at once.
+        tokio::time::advance(HOUR).await;
         bench.report(START + after, 1).await;
         for level in Level::ALL {
             let rows = bench.rows(level).await;
@@ -130,4 +153,82 @@ async fn each_pair_has_one_row_in_each_step() {
     let occupied = bench.stats.occupied();
     assert_eq!(occupied.rows, 20 * (60 + 59 + 1));
     assert_eq!(occupied.dropped, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_far_ahead_for_a_while_removes_nothing() {
+    let mut bench = Bench::new().await;
+    bench.report(START, 3).await;
+    let wrong = START + 500 * DAY;
+    bench.report(wrong, 1).await;
+    bench.restart().await;
+    tokio::time::advance(Duration::from_secs(3_599)).await;
+    bench.report(wrong + 3_599, 1).await;
+    let finest = Level::TenSeconds;
+    assert_eq!(bench.rows(finest).await[&finest.step_at(START)], 3);
+    assert_eq!(bench.attempts_in_hour(START).await, 3);
+    assert_eq!(bench.stats.counts.lock().rollups.open, START, "a restart would go on from here");
+    assert_eq!(bench.attempts_in_hour(wrong).await, 2, "what came is counted all the same");
+
+    // Set right: all goes on as if nothing had been.
+    bench.report(START + 3_600, 2).await;
+    assert_eq!(bench.stats.counts.lock().rollups.open, START + 3_600);
+    assert_eq!(bench.attempts_in_hour(START).await, 3);
+    bench.restart().await;
+    assert_eq!(bench.attempts_in_hour(START).await, 3);
+    assert_eq!(bench.attempts_in_hour(START + 3_600).await, 2);
+
+    // It is right after all: then it stays so, and the past is removed.
+    bench.report(wrong + 7_200, 1).await;
+    tokio::time::advance(HOUR).await;
+    bench.report(wrong + 7_200, 1).await;
+    assert!(!bench.rows(Level::Hour).await.contains_key(&Level::Hour.step_at(START)));
+    assert_eq!(bench.attempts_in_hour(wrong + 7_200).await, 2);
+    bench.report(wrong + 10_800, 1).await;
+    assert_eq!(bench.stats.counts.lock().rollups.open, wrong + 10_800);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_that_comes_twice_has_the_counts_of_both() {
+    let mut bench = Bench::new().await;
+    bench.report(START, 2).await;
+    // The clock is ahead of the last counts by more than a day, and set right.
+    let later = START + DAY + 3_600;
+    bench.report(later, 2).await;
+    bench.report(START + 7_200, 2).await;
+    // Now it is that time.
+    bench.report(later, 1).await;
+    assert_eq!(bench.attempts_in_hour(later).await, 3);
+    bench.restart().await;
+    assert_eq!(bench.attempts_in_hour(later).await, 3);
+    bench.report(later + 50, 1).await;
+    bench.report(later + 7_200, 1).await;
+    bench.report(later + 14_400, 1).await;
+    for _ in 0..2 {
+        assert_eq!(bench.attempts_in_hour(later).await, 4);
+        assert_eq!(bench.attempts_in_hour(later + 7_200).await, 1);
+        bench.restart().await;
+    }
+    let window = bench.stats.sum(later, later + 60, |_| true).await.unwrap();
+    assert_eq!(window.iter().map(|(_, totals)| totals.attempts()).sum::<u64>(), 4);
+}
+
+#[tokio::test]
+async fn too_many_questions_for_the_past_are_refused_and_nothing_else_waits() {
+    let mut bench = Bench::new().await;
+    bench.report(START, 3).await;
+    let stats = Arc::clone(&bench.stats);
+    let places = [stats.gate.enter().await.unwrap(), stats.gate.enter().await.unwrap()];
+    let sums: FuturesUnordered<_> = (0..100).map(|_| stats.sum(START, START + 60, |_| true)).collect();
+    let (refused, waiting): (Vec<_>, Vec<_>) =
+        sums.map(|sum| sum.unwrap_err()).take(84).collect::<Vec<_>>().await.into_iter().partition(is_busy);
+    assert_eq!((refused.len(), waiting.len()), (84, 0));
+    bench.report(START + 10, 3).await;
+    drop(places);
+    let sums = stats.sum(START, START + 60, |_| true).await.unwrap();
+    assert_eq!(sums.len(), 3);
+}
+
+fn is_busy(error: &QueryError) -> bool {
+    matches!(error, QueryError::Busy(_))
 }

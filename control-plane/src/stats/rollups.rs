@@ -19,7 +19,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Key;
 use super::level::Level;
 use super::pairs::{PairId, Pairs};
 use super::stored::{Address, Mark, Size};
@@ -45,7 +44,8 @@ const LATE_QUESTION_SECS: u64 = 60;
 #[derive(Debug)]
 pub(super) struct Rollups {
     /// When the open 10 s step begins, in seconds since 1970. Its minute and hour are
-    /// open too. No row is of a later step.
+    /// open too. In its hour, no row is of a later step; in later hours some are if the
+    /// clock was in doubt.
     pub(super) open: u64,
     pub(super) pairs: Pairs,
     pub(super) levels: [Steps; 3],
@@ -92,6 +92,13 @@ impl Rollups {
         Mark { open: self.open, reach: self.levels.iter().map(|steps| steps.reach).collect() }
     }
 
+    /// The hour, since 1970, of the oldest row there is. None: there are none.
+    pub(super) fn oldest_hour(&self) -> Option<u32> {
+        let first = |level: Level| self.steps(level).sizes.first_key_value().map(|(step, _)| *step);
+        let hours = Level::ALL.into_iter().filter_map(|level| Some(level.start_of(first(level)?)));
+        hours.min().map(|secs| Level::Hour.step_at(secs))
+    }
+
     /// The first step of a level that is there for all questions, at `now`.
     pub(super) fn kept_from(&self, level: Level, now: u64) -> u32 {
         let oldest = now.saturating_sub(level.kept_secs() + LATE_QUESTION_SECS);
@@ -110,10 +117,10 @@ impl Rollups {
     }
 
     /// Where in time a count belongs that was made at `secs`: there, if anything is kept
-    /// of then.
-    pub(super) fn clamp(&self, secs: u64, now: u64) -> u64 {
+    /// of then. What is older than `horizon` says is gone.
+    pub(super) fn clamp(&self, secs: u64, horizon: u64, now: u64) -> u64 {
         let hour = Level::Hour;
-        let oldest = now.saturating_sub(hour.kept_secs());
+        let oldest = horizon.saturating_sub(hour.kept_secs());
         secs.max(oldest).max(hour.start_of(self.steps(hour).reach)).min(now)
     }
 
@@ -148,7 +155,7 @@ impl Rollups {
         Level::ALL.into_iter().filter_map(move |level| {
             let step = level.step_at(secs);
             let place = folded.then_some((level, step));
-            folded &= step < level.step_at(open);
+            folded &= step != level.step_at(open);
             let kept = step >= self.kept_from(level, now) || level == Level::Hour;
             place.filter(|_| kept)
         })
@@ -192,10 +199,5 @@ impl Rollups {
         let (before, size) = (before.unwrap_or_default(), size.unwrap_or_default());
         steps.total.rows = (steps.total.rows + size.rows).saturating_sub(before.rows);
         steps.total.bytes = (steps.total.bytes + size.bytes).saturating_sub(before.bytes);
-    }
-
-    /// The number of a pair, if it has one.
-    pub(super) fn pair(&self, key: &Key) -> Option<PairId> {
-        self.pairs.id(key)
     }
 }

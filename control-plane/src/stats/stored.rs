@@ -50,7 +50,7 @@ pub(crate) enum Unreadable {
 #[derive(Clone, PartialEq, Message)]
 struct Agent {
     #[prost(string, tag = "1")]
-    agent_id: String,
+    name: String,
     #[prost(message, repeated, tag = "2")]
     incarnations: Vec<Incarnation>,
     /// When a report of it came last, in seconds since 1970.
@@ -72,6 +72,10 @@ struct Pair {
     deployment: String,
     #[prost(string, tag = "2")]
     model: String,
+    /// The newest hour, since 1970, that counts of it are in. None: an older program
+    /// stored it, and did not say.
+    #[prost(uint32, optional, tag = "3")]
+    hour: Option<u32>,
 }
 
 /// One step of one level, rows and bytes.
@@ -103,15 +107,19 @@ pub(super) struct Address {
     pub(super) pair: PairId,
 }
 
-pub(super) fn pair_blob(id: PairId, key: &Key) -> (Vec<u8>, Vec<u8>) {
-    let pair = Pair { deployment: key.deployment.clone(), model: key.model.clone() };
-    ([PAIRS, &id.to_be_bytes()].concat(), pair.encode_to_vec())
+pub(super) fn pair_key(id: PairId) -> Vec<u8> {
+    [PAIRS, &id.to_be_bytes()].concat()
 }
 
-pub(super) fn read_pair(key: &[u8], value: &[u8]) -> Result<(PairId, Key), Unreadable> {
+pub(super) fn pair_blob(id: PairId, key: &Key, hour: u32) -> (Vec<u8>, Vec<u8>) {
+    let pair = Pair { deployment: key.deployment.clone(), model: key.model.clone(), hour: Some(hour) };
+    (pair_key(id), pair.encode_to_vec())
+}
+
+pub(super) fn read_pair(key: &[u8], value: &[u8]) -> Result<(PairId, Key, Option<u32>), Unreadable> {
     let id = key.strip_prefix(PAIRS).and_then(|id| id.try_into().ok()).ok_or_else(|| unknown(key))?;
-    let Pair { deployment, model } = Pair::decode(value)?;
-    Ok((PairId::from_be_bytes(id), Key { deployment, model }))
+    let Pair { deployment, model, hour } = Pair::decode(value)?;
+    Ok((PairId::from_be_bytes(id), Key { deployment, model }, hour))
 }
 
 /// Before the keys of all rows of a step.
@@ -190,7 +198,7 @@ pub(super) fn sequences_blob(
     let incarnations = sequences.iter();
     let incarnations =
         incarnations.map(|one| Incarnation { name: one.incarnation.clone(), last: one.last }).collect();
-    let agent = Agent { agent_id: agent_id.to_owned(), incarnations, heard };
+    let agent = Agent { name: agent_id.to_owned(), incarnations, heard };
     ([SEQUENCES, &slot.to_be_bytes()].concat(), agent.encode_to_vec())
 }
 
@@ -202,7 +210,7 @@ pub(super) fn read_sequences(
     let slot = u32::from_be_bytes(slot.try_into().map_err(|_| unknown(key))?);
     let agent = Agent::decode(value)?;
     let sequences = Sequences::new(agent.incarnations.into_iter().map(|one| (one.name, one.last)));
-    Ok((slot, agent.agent_id, (sequences, agent.heard)))
+    Ok((slot, agent.name, (sequences, agent.heard)))
 }
 
 #[cfg(test)]
@@ -234,8 +242,8 @@ mod tests {
         let (key, value) = (step_key(Level::Minute, 70_000), size.encode_to_vec());
         assert_eq!(read_step(&key, &value).unwrap(), (Level::Minute, 70_000, size));
         let pair = Key { deployment: "p/d".into(), model: "chat".into() };
-        let (key, value) = pair_blob(300, &pair);
-        assert_eq!(read_pair(&key, &value).unwrap(), (300, pair));
+        let (key, value) = pair_blob(300, &pair, 500_000);
+        assert_eq!(read_pair(&key, &value).unwrap(), (300, pair, Some(500_000)));
     }
 
     #[test]
