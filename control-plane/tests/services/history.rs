@@ -163,9 +163,9 @@ async fn a_question_that_cannot_be_answered_says_why() {
         (stats(Some(length(401 * 24 * HOUR)), None), "window"),
         (stats(Some(length(399 * 24 * HOUR)), Some(ago(48 * HOUR))), "end_time"),
     ] {
-        let status = plane.admin.get_stats(request).await.unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, field);
+        let refusal = plane.admin.get_stats(request).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument);
+        assert_eq!(refusal.get_details_bad_request().unwrap().field_violations[0].field, field);
     }
     plane.stop().await;
 }

@@ -126,7 +126,7 @@ fn damaged_snapshots_of_sled_are_done_without() {
         let mut bytes = fs::read(&snap).unwrap();
         let place = seed * bytes.len() / 40;
         if seed % 2 == 0 {
-            bytes[place] ^= 0x10
+            bytes[place] ^= 0x10;
         } else {
             bytes.truncate(place)
         }
