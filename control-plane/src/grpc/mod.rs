@@ -42,10 +42,11 @@ const ROUTING_BYTES_MAX: usize = 16 * 1024 * 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Calls of one connection at a time: an agent has two, a program that watches some
-/// dozens. Clients wait with more of their own accord. Without it there is no bound, and
-/// each open call holds memory, also of those who may only ask for health.
-const STREAMS_MAX: u32 = 200;
+/// Calls of one connection at a time: an agent has two, a proxy many. More than there can
+/// be watchers, for a client waits in silence with what is beyond, and is told why by a
+/// service. Without it there is no bound, and each open call holds memory, also of those
+/// who may only ask for health.
+pub(crate) const STREAMS_MAX: u32 = 512;
 
 /// Previews of writes that are worked out at a time; others wait. Each takes a processor
 /// for up to some hundred milliseconds, and agents need some too.

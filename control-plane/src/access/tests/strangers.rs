@@ -28,7 +28,7 @@ async fn a_connection_without_a_token_ends_and_one_with_a_token_stays() {
 async fn one_connection_has_so_many_calls_and_no_more() {
     let plane = Plane::start().await;
     let mut open = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..crate::grpc::STREAMS_MAX {
         open.push(plane.call(WATCH_HEALTH, None).await.unwrap());
     }
     let one_more = plane.call(WATCH_HEALTH, None);
