@@ -2,13 +2,13 @@
 //! after some commit; it ends in its own SHA-256.
 //!
 //! ```text
-//! "TRUNKLN1" | frame(Header) | frame(Snapshot) | frame(StoredBlob) ... | SHA-256 of all before
-//! frame: u32 length, little-endian | bytes
+//! "TRUNKLN1" | frame(Header) | frame(Snapshot) | frame(StoredBlob) ... | u32 0 | SHA-256 of all before
+//! frame: u32 length, little-endian | bytes; that of a blob is not empty
 //! ```
 //!
 //! The records of the past are not in it: they are what the journal's files are for.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -43,9 +43,6 @@ pub(super) struct Header {
     /// Wall time in ms since 1970 at which it was made.
     #[prost(uint64, tag = "5")]
     pub(super) unix_ms: u64,
-    /// Frames after the snapshot.
-    #[prost(uint64, tag = "6")]
-    pub(super) blobs: u64,
 }
 
 /// Telemetry, as it lies in the view.
@@ -81,29 +78,55 @@ pub(crate) enum ImportError {
     Io(#[from] io::Error),
 }
 
-impl Export {
-    /// Writes the file.
-    pub(super) fn write(self, to: impl Write) -> io::Result<()> {
-        let mut to = Hashing { inner: to, hash: Sha256::new() };
-        to.write_all(MAGIC)?;
-        let header = Header {
-            format: FORMAT,
-            epoch: self.epoch,
-            sequence: self.snapshot.sequence,
-            revision: self.snapshot.revision,
-            unix_ms: self.unix_ms,
-            blobs: self.blobs.len() as u64,
-        };
-        write_frame(&mut to, &header)?;
-        write_frame(&mut to, &self.snapshot)?;
-        for (key, value) in self.blobs {
-            write_frame(&mut to, &StoredBlob { key, value })?;
-        }
-        let Hashing { mut inner, hash } = to;
-        inner.write_all(&hash.finalize())?;
-        inner.flush()
+/// Makes the file, bit by bit.
+#[derive(Debug, Default)]
+pub(super) struct FileWriter {
+    hash: Sha256,
+    /// Made and not taken yet.
+    made: Vec<u8>,
+}
+
+impl FileWriter {
+    /// The beginning of a file, up to its blobs.
+    pub(super) fn begin(epoch: String, unix_ms: u64, snapshot: &Snapshot) -> Self {
+        let mut file = Self::default();
+        let (sequence, revision) = (snapshot.sequence, snapshot.revision);
+        file.put(MAGIC);
+        file.frame(&Header { format: FORMAT, epoch, sequence, revision, unix_ms });
+        file.frame(snapshot);
+        file
     }
 
+    /// Adds a blob. The order does not matter.
+    pub(super) fn blob(&mut self, (key, value): Blob) {
+        self.frame(&StoredBlob { key, value });
+    }
+
+    /// Ends the file.
+    pub(super) fn end(&mut self) {
+        self.put(&0_u32.to_le_bytes());
+        let sha256 = self.hash.finalize_reset();
+        self.made.extend_from_slice(&sha256);
+    }
+
+    /// What was made since the last call.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.made)
+    }
+
+    fn frame(&mut self, message: &impl Message) {
+        let bytes = message.encode_to_vec();
+        self.put(&(bytes.len() as u32).to_le_bytes());
+        self.put(&bytes);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.made.extend_from_slice(bytes);
+    }
+}
+
+impl Export {
     /// Reads a file and checks all of it.
     pub(super) fn read(from: impl Read) -> Result<Self, ImportError> {
         let mut from = Hashing { inner: from, hash: Sha256::new() };
@@ -118,9 +141,13 @@ impl Export {
         }
         let snapshot: Snapshot = read_frame(&mut from)?;
         let mut blobs = Vec::new();
-        for _ in 0..header.blobs {
-            let StoredBlob { key, value } = read_frame(&mut from)?;
-            blobs.push((key, value));
+        loop {
+            let bytes = read_bytes(&mut from)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let blob = StoredBlob::decode(bytes.as_slice()).map_err(|_| ImportError::Checksum)?;
+            blobs.push((blob.key, blob.value));
         }
         let Hashing { mut inner, hash } = from;
         let mut trailer = Vec::new();
@@ -135,13 +162,11 @@ impl Export {
     }
 }
 
-fn write_frame(to: &mut impl Write, message: &impl Message) -> io::Result<()> {
-    let bytes = message.encode_to_vec();
-    to.write_all(&(bytes.len() as u32).to_le_bytes())?;
-    to.write_all(&bytes)
+fn read_frame<T: Message + Default>(from: &mut impl Read) -> Result<T, ImportError> {
+    T::decode(read_bytes(from)?.as_slice()).map_err(|_| ImportError::Checksum)
 }
 
-fn read_frame<T: Message + Default>(from: &mut impl Read) -> Result<T, ImportError> {
+fn read_bytes(from: &mut impl Read) -> Result<Vec<u8>, ImportError> {
     let mut length = [0; 4];
     from.read_exact(&mut length).map_err(cut_short)?;
     let length = u32::from_le_bytes(length) as usize;
@@ -154,7 +179,7 @@ fn read_frame<T: Message + Default>(from: &mut impl Read) -> Result<T, ImportErr
     if bytes.len() < length {
         return Err(ImportError::Checksum);
     }
-    T::decode(bytes.as_slice()).map_err(|_| ImportError::Checksum)
+    Ok(bytes)
 }
 
 fn cut_short(cause: io::Error) -> ImportError {
@@ -170,18 +195,6 @@ struct Hashing<T> {
     hash: Sha256,
 }
 
-impl<T: Write> Write for Hashing<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 impl<T: Read> Read for Hashing<T> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(bytes)?;
@@ -194,6 +207,14 @@ impl<T: Read> Read for Hashing<T> {
 mod tests {
     use super::*;
 
+    fn file() -> Vec<u8> {
+        let Export { epoch, unix_ms, snapshot, blobs } = export();
+        let mut file = FileWriter::begin(epoch, unix_ms, &snapshot);
+        blobs.into_iter().for_each(|blob| file.blob(blob));
+        file.end();
+        file.take()
+    }
+
     fn export() -> Export {
         Export {
             epoch: "e".to_owned(),
@@ -205,15 +226,16 @@ mod tests {
 
     #[test]
     fn a_file_gives_back_what_was_put_in() {
-        let mut file = Vec::new();
-        export().write(&mut file).unwrap();
-        assert_eq!(Export::read(file.as_slice()).unwrap(), export());
+        assert_eq!(Export::read(file().as_slice()).unwrap(), export());
+        // Of a store without any commit.
+        let mut empty = FileWriter::begin(String::new(), 0, &Snapshot::default());
+        empty.end();
+        assert_eq!(Export::read(empty.take().as_slice()).unwrap().blobs, []);
     }
 
     #[test]
     fn a_file_cut_anywhere_or_with_any_flipped_bit_is_refused() {
-        let mut file = Vec::new();
-        export().write(&mut file).unwrap();
+        let mut file = file();
         for cut in 0..file.len() {
             assert!(Export::read(&file[..cut]).is_err(), "cut at {cut}");
         }

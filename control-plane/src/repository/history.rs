@@ -1,14 +1,70 @@
 //! The past, read from the journal beside the writer: former revisions and the audit log.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use prost::Message;
+use tokio::sync::Semaphore;
 use trunkline_proto::admin::v1::Config;
 use trunkline_routing::table::Version;
 
-use super::{Repository, Shared};
+use super::{CommitError, Remembered, Repository, now_unix_ms};
 use crate::store::journal::{Hash, JournalError, JournalReader, Logged, Record};
 
-/// Queries that read the journal at the same time: each holds a segment in memory.
-pub(super) const QUERIES_MAX: usize = 2;
+/// Listings that read the journal at the same time: each holds a segment in memory.
+const LISTINGS_MAX: usize = 2;
+
+/// Callers that wait for one of these places: a second's work at worst.
+const LISTINGS_WAITING_MAX: usize = 16;
+
+/// Former configurations that are looked up at the same time, beside all listings: going
+/// back to one must not wait for those who look.
+const LOOKUPS_MAX: usize = 1;
+
+/// Callers that wait for a former configuration. Operators, one call each.
+const LOOKUPS_WAITING_MAX: usize = 4;
+
+/// After which a place is free again.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// Places for those who read the journal, and for those who wait for one.
+#[derive(Debug)]
+pub(super) struct Places {
+    reading: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+}
+
+impl Places {
+    /// For revisions and the audit log.
+    pub(super) fn for_listings() -> Self {
+        Self::new(LISTINGS_MAX, LISTINGS_WAITING_MAX)
+    }
+
+    /// For former configurations.
+    pub(super) fn for_lookups() -> Self {
+        Self::new(LOOKUPS_MAX, LOOKUPS_WAITING_MAX)
+    }
+
+    fn new(reading: usize, waiting: usize) -> Self {
+        Self { reading: Arc::new(Semaphore::new(reading)), all: Arc::new(Semaphore::new(reading + waiting)) }
+    }
+
+    /// Does `read` where it may block, when it is its turn.
+    async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
+    ) -> Result<T, HistoryError> {
+        let busy = |_| HistoryError::Busy { retry_after: BUSY_RETRY };
+        let place = Arc::clone(&self.all).try_acquire_owned().map_err(busy)?;
+        let turn = Arc::clone(&self.reading).acquire_owned().await.map_err(|_| HistoryError::Closing)?;
+        let reading = tokio::task::spawn_blocking(move || {
+            // Held until it is done, even if the caller stops waiting.
+            let _held = (place, turn);
+            read()
+        });
+        reading.await.map_err(|_| HistoryError::Closing)?
+    }
+}
 
 /// Bytes of the journal that one page looks at. Segments have 16 MiB, and one is read in
 /// some 50 ms.
@@ -87,6 +143,12 @@ pub enum HistoryError {
     /// The journal is damaged, or the file system says no.
     #[error("read the journal: {0}")]
     Journal(String),
+    /// Too many callers wait already.
+    #[error("too many callers read the journal; try again in {} s", retry_after.as_secs())]
+    Busy {
+        /// When there may be a place.
+        retry_after: Duration,
+    },
     /// The control plane is stopping.
     #[error("the store is closing")]
     Closing,
@@ -147,11 +209,13 @@ impl Repository {
         }
         let Some(reader) = self.shared.journal.clone() else { return Ok(None) };
         let durable = self.sequence();
-        self.query(move || match reader.config_at(revision, durable)? {
-            Some(bytes) => decode(&bytes).map(Some),
-            None => Ok(None),
-        })
-        .await
+        self.shared
+            .lookups
+            .query(move || match reader.config_at(revision, durable)? {
+                Some(bytes) => decode(&bytes).map(Some),
+                None => Ok(None),
+            })
+            .await
     }
 
     async fn read_journal<T: Send + 'static>(
@@ -166,22 +230,16 @@ impl Repository {
         let newest = || Place { sequence: durable, epoch: self.state().version.epoch.clone() };
         let mut place = from.unwrap_or_else(newest);
         place.sequence = place.sequence.min(durable);
-        self.query(move || read(&mut Walk { reader, place })).await
+        self.shared.listings.query(move || read(&mut Walk { reader, place })).await
     }
 
-    /// Does `read` where it may block; few at a time.
-    async fn query<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
-    ) -> Result<T, HistoryError> {
-        let Shared { queries, .. } = &*self.shared;
-        let turn = queries.clone().acquire_owned().await.map_err(|_| HistoryError::Closing)?;
-        let reading = tokio::task::spawn_blocking(move || {
-            // Held until it is done, even if the caller stops waiting.
-            let _turn = turn;
-            read()
-        });
-        reading.await.map_err(|_| HistoryError::Closing)?
+    /// What came of the request of that id, if it was carried out before.
+    ///
+    /// # Errors
+    /// If the control plane is stopping.
+    pub async fn remembered(&self, request_id: &str) -> Result<Option<Remembered>, CommitError> {
+        let id = request_id.to_owned();
+        self.ask(move |writer| writer.requests.get(&id, now_unix_ms())).await
     }
 }
 
@@ -290,5 +348,36 @@ fn decode(config: &[u8]) -> Result<Config, HistoryError> {
 impl From<JournalError> for HistoryError {
     fn from(error: JournalError) -> Self {
         Self::Journal(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_wait_have_a_bound_and_get_their_turn() {
+        let places = Places::new(1, 2);
+        let (go, wait) = mpsc::channel::<()>();
+        let first = places.query(move || {
+            wait.recv().map_err(|_| HistoryError::Closing)?;
+            Ok(())
+        });
+        let waiting = async {
+            let all = join_all((0..4).map(|number| places.query(move || Ok(number))));
+            let release = async { go.send(()).unwrap() };
+            tokio::join!(all, release).0
+        };
+        let (first, others) = tokio::join!(first, waiting);
+        first.unwrap();
+        let done: Vec<_> = others.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+        assert_eq!(done, [&0, &1]);
+        let busy = others.iter().filter(|answer| matches!(answer, Err(HistoryError::Busy { .. })));
+        assert_eq!(busy.count(), 2);
+        assert_eq!(places.query(|| Ok(9)).await.unwrap(), 9);
     }
 }

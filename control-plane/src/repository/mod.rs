@@ -19,6 +19,7 @@ mod open;
 mod orders;
 mod recent;
 mod requests;
+mod scan;
 mod stage;
 mod state;
 #[cfg(test)]
@@ -46,12 +47,14 @@ pub use history::{AuditQuery, Audited, Commit, HistoryError, HistoryPage, Place}
 pub use requests::Remembered;
 pub use stage::Edited;
 pub use state::ConfigState;
+pub use transfer::{ExportError, Exported};
 pub use verdict::{FORCED_DEPLOYMENTS_MAX, Verdict, VerdictOutcome, VerdictSet, VerdictState};
 pub use writes::{ConfigWrite, Intent};
 
 use crate::store::journal::JournalReader;
 pub use crate::store::{StoreHealth, VALUE_BYTES_MAX};
 use claims::Claims;
+use history::Places;
 use recent::Recent;
 use stage::Stage;
 use writer::{Job, Writer};
@@ -98,8 +101,10 @@ pub(crate) struct Shared {
     journal: Option<JournalReader>,
     /// Which opening of the view is in use. None: it is not open.
     view: watch::Sender<Option<u64>>,
-    /// Places for those who read the journal.
-    queries: Arc<Semaphore>,
+    /// Places for those who list what is in the journal.
+    listings: Places,
+    /// Places for those who look up a former configuration.
+    lookups: Places,
     /// The place for who exports.
     exports: Arc<Semaphore>,
     health: watch::Sender<StoreHealth>,

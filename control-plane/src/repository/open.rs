@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use trunkline_routing::table::Version;
 
 use super::fold::Folded;
-use super::history::QUERIES_MAX;
+use super::history::Places;
 use super::recent::{self, Recent};
 use super::requests::Requests;
 use super::transfer;
@@ -67,7 +67,10 @@ fn open_on_disk(data_dir: &Path, options: &RepositoryOptions) -> Result<(Writer,
             "the journal ended in an interrupted write that was never acknowledged; cut off"
         );
     }
-    let Opened { mut journal, snapshot, mut records, .. } = opened;
+    if let Some(missing) = &opened.missing {
+        tracing::error!("{missing}");
+    }
+    let Opened { mut journal, snapshot, mut records, missing, .. } = opened;
     if options.accept_rollback {
         records.push(new_epoch(&mut journal, &snapshot, &records)?);
     }
@@ -90,7 +93,8 @@ fn open_on_disk(data_dir: &Path, options: &RepositoryOptions) -> Result<(Writer,
     let accept_rollback = options.accept_rollback;
     let disk = Disk { journal, ballast, data_dir: data_dir.to_owned(), accept_rollback, lock };
     let mut writer = Writer::new(Arc::clone(&shared), epoch, (folded, requests), found.view, Some(disk));
-    writer.begin(found.lost, found.trouble);
+    let lost: Vec<_> = [missing, found.lost].into_iter().flatten().collect();
+    writer.begin((!lost.is_empty()).then(|| lost.join("; ")), found.trouble);
     Ok((writer, shared))
 }
 
@@ -147,7 +151,8 @@ fn publish(
         recent: RwLock::new(recent),
         journal,
         view: watch::Sender::new(None),
-        queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+        listings: Places::for_listings(),
+        lookups: Places::for_lookups(),
         exports: Arc::new(Semaphore::new(1)),
         health: watch::Sender::new(StoreHealth::Ok),
         claims: Arc::default(),

@@ -58,8 +58,8 @@ async fn commits(repository: &Repository, count: u64) {
     }
 }
 
-async fn remembered(repository: &Repository, request_id: &'static str) -> Option<Remembered> {
-    repository.ask(move |writer| writer.requests.get(request_id, now_unix_ms())).await.unwrap()
+async fn remembered(repository: &Repository, request_id: &str) -> Option<Remembered> {
+    repository.remembered(request_id).await.unwrap()
 }
 
 fn provider_name(repository: &Repository) -> String {

@@ -19,6 +19,7 @@ use trunkline_proto::admin::v1::Config;
 
 use super::Blob;
 use super::fold::Folded;
+use super::scan::{Scan, Ticket};
 use crate::store::journal::Hash;
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Guard, Store, StoreError};
@@ -60,6 +61,8 @@ pub(super) struct View {
     shown: Entries,
     /// Why this one stands in for a view that is not open.
     stands_in: Option<String>,
+    /// Of who exports.
+    scan: Option<Scan>,
 }
 
 impl View {
@@ -68,7 +71,7 @@ impl View {
         let term = store.campaign()?;
         let snapshot = store.read(VIEW)?;
         let shown = snapshot.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
-        Ok(Self { store, term, shown, stands_in: None })
+        Ok(Self { store, term, shown, stands_in: None, scan: None })
     }
 
     /// A view that is gone when dropped.
@@ -76,7 +79,7 @@ impl View {
         let store = MemoryStore::default();
         // Memory takes every write.
         let term = store.campaign().unwrap_or_default();
-        Self { store: Box::new(store), term, shown: Entries::new(), stands_in: None }
+        Self { store: Box::new(store), term, shown: Entries::new(), stands_in: None, scan: None }
     }
 
     /// A view in place of one that does not open. It has no blobs and takes none: who
@@ -118,13 +121,46 @@ impl View {
         self.store.maintain()
     }
 
-    pub(super) fn write_blobs(&self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), StoreError> {
+    pub(super) fn write_blobs(&mut self, puts: Vec<Blob>, deletes: Vec<Vec<u8>>) -> Result<(), StoreError> {
         self.check_real()?;
         let deletes = deletes.into_iter().map(|key| Change::Delete { key: [BLOB, &key].concat() });
         let puts = puts.into_iter().map(|(key, value)| Change::Put { key: [BLOB, &key].concat(), value });
         let changes: Vec<_> = deletes.chain(puts).collect();
+        if let Some(scan) = &mut self.scan {
+            let keys = changes.iter().map(|change| match change {
+                Change::Put { key, .. } | Change::Delete { key } => key.as_slice(),
+            });
+            // If what is there cannot be read, it is who exports that is told, later.
+            if !scan.put_aside(&*self.store, keys).unwrap_or(false) {
+                self.scan = None;
+            }
+        }
         self.store.commit(&[Guard::Term(self.term)], &changes)?;
         Ok(())
+    }
+
+    /// Begins to read all blobs as they are now; it ends when the ticket is dropped.
+    pub(super) fn begin_scan(&mut self) -> Ticket {
+        let (scan, ticket) = Scan::begin();
+        self.scan = Some(scan);
+        ticket
+    }
+
+    /// More of the blobs as they were; an empty answer after the last one. None: the
+    /// scan was given up, or this is another view.
+    pub(super) fn scan_on(&mut self) -> Result<Option<Vec<Blob>>, StoreError> {
+        self.check_real()?;
+        let Some(scan) = &mut self.scan else { return Ok(None) };
+        loop {
+            let blobs = scan.next(&*self.store, BLOB)?;
+            match blobs {
+                Some(blobs) if blobs.is_empty() => {}
+                blobs => {
+                    let blobs = blobs.unwrap_or_default().into_iter();
+                    return Ok(Some(blobs.map(|(key, value)| (key[BLOB.len()..].to_vec(), value)).collect()));
+                }
+            }
+        }
     }
 
     pub(super) fn scan_blobs(&self, prefix: &[u8]) -> Result<Vec<Blob>, StoreError> {

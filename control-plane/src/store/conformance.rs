@@ -66,6 +66,27 @@ fn a_prefix_reads_its_keys_in_order_with_the_version_that_wrote_them() {
 }
 
 #[test]
+fn a_prefix_is_read_bit_by_bit() {
+    on_each_engine(|store| {
+        let changes = [put("a/1", "xx"), put("a/2", "yy"), put("a/3", "zz"), put("b", "y"), put("a", "n")];
+        store.commit(&[], &changes).unwrap();
+        let keys = |after: Option<&str>, bytes_max| {
+            let read = store.read_after(b"a/", after.map(str::as_bytes), bytes_max).unwrap();
+            let keys = read.into_iter().map(|entry| String::from_utf8(entry.key).unwrap());
+            keys.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(keys(None, usize::MAX), "a/1 a/2 a/3");
+        assert_eq!(keys(None, 0), "a/1", "never nothing where there is something");
+        assert_eq!(keys(None, 6), "a/1 a/2");
+        assert_eq!(keys(Some("a/1"), usize::MAX), "a/2 a/3");
+        assert_eq!(keys(Some("a/11"), 5), "a/2", "after a key that is not there");
+        assert_eq!(keys(Some("a/3"), usize::MAX), "");
+        let read = store.read_after(b"a/2", None, 0).unwrap();
+        assert_eq!(read, [entry("a/2", "yy", 1)]);
+    });
+}
+
+#[test]
 fn a_commit_whose_guard_fails_changes_nothing() {
     on_each_engine(|store| {
         store.commit(&[], &[put("a", "1")]).unwrap();

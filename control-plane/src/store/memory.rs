@@ -1,6 +1,7 @@
 //! The store in memory: for tests, and when the disk has no room for a real one.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -34,6 +35,27 @@ impl Store for MemoryStore {
             })
             .collect();
         Ok(Snapshot { version: inner.version, entries })
+    }
+
+    fn read_after(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let inner = self.inner.lock();
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        for (key, (value, version)) in inner.entries.range::<[u8], _>((from, Bound::Unbounded)) {
+            if !key.starts_with(prefix) || (bytes >= bytes_max && !entries.is_empty()) {
+                break;
+            }
+            let entry = Entry { key: key.clone(), value: value.clone(), version: *version };
+            bytes += entry.bytes();
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 
     fn commit(&self, guards: &[Guard], changes: &[Change]) -> Result<u64, StoreError> {

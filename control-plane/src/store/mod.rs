@@ -27,6 +27,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// If the engine cannot read, or what it read is damaged.
     fn read(&self, prefix: &[u8]) -> Result<Snapshot, StoreError>;
 
+    /// The entries whose key starts with `prefix` and comes after `after`, by key: all of
+    /// them, or the first until their keys and values have `bytes_max` bytes, but at
+    /// least one if there is one. For much data, read bit by bit.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_after(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
     /// Carries out all of `changes` if all of `guards` hold, else none. Durable when it
     /// returns. The answer is the new version.
     ///
@@ -74,6 +87,13 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// The version of the commit that wrote it.
     pub version: u64,
+}
+
+impl Entry {
+    /// Bytes of key and value.
+    fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
 }
 
 /// What must hold for a commit to happen.

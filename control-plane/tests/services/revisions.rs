@@ -107,6 +107,39 @@ async fn a_rollback_is_a_new_revision_with_the_former_content() {
 }
 
 #[tokio::test]
+async fn a_repeated_rollback_is_answered_though_the_former_revision_is_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut plane = weighted(directory.path(), &[10, 20]).await;
+    let rollback = RollbackConfigRequest {
+        revision: 1,
+        request_id: "7b0e5a0e-3f0e-4b8e-9d5c-2f1f3c9f0a12".into(),
+        ..Default::default()
+    };
+    let done = plane.admin.rollback_config(rollback.clone()).await.unwrap().into_inner();
+    // A store that was made from an export knows requests, but no former revisions.
+    let mut exported = plane.admin.export_state(ExportStateRequest {}).await.unwrap().into_inner();
+    let mut file = Vec::new();
+    while let Some(piece) = exported.message().await.unwrap() {
+        file.extend_from_slice(&piece.data);
+    }
+    plane.stop().await;
+    let path = directory.path().join("state");
+    std::fs::write(&path, file).unwrap();
+    let recovery = Recovery { import_state: Some(path), ..Recovery::default() };
+    let data_dir = Some(directory.path().join("new"));
+    let mut plane = Plane::with(Options { data_dir, recovery, ..options() }).await;
+    let unnamed = RollbackConfigRequest { request_id: String::new(), ..rollback.clone() };
+    let gone = plane.admin.rollback_config(unnamed).await.unwrap_err();
+    assert_eq!(reason(&gone), "REVISION_COMPACTED");
+    let again = plane.admin.rollback_config(rollback.clone()).await.unwrap().into_inner();
+    assert_eq!(again.version.unwrap().revision, done.version.unwrap().revision);
+    let other = RollbackConfigRequest { revision: 2, ..rollback };
+    let other = plane.admin.rollback_config(other).await.unwrap_err();
+    assert_eq!(other.code(), Code::InvalidArgument, "{other}");
+    plane.stop().await;
+}
+
+#[tokio::test]
 async fn the_audit_log_says_who_changed_what_and_is_chained() {
     let directory = tempfile::tempdir().unwrap();
     let mut plane = weighted(directory.path(), &[10, 20]).await;

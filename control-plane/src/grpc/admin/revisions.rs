@@ -46,6 +46,10 @@ pub(super) async fn rollback(
     }
     let write = write.validate_only(request.validate_only).force(request.force);
     let write = write.subject(format!("revision {target}"));
+    // Its content may be gone by now, and what came of the request is known all the same.
+    if let Some(written) = write.repeated(context).await? {
+        return Ok(RollbackConfigResponse { version: Some(written.version), changes: written.changes });
+    }
     let found = context.repository.config_at(target).await.map_err(|error| unreadable(&error))?;
     let former = found.ok_or_else(|| not_held(target, context.repository.state().version.revision))?;
     let written = write.run(context, move |state, config| {
@@ -73,6 +77,9 @@ fn not_held(target: u64, newest: u64) -> Status {
 pub(super) fn unreadable(error: &HistoryError) -> Status {
     match error {
         HistoryError::Journal(_) => Status::data_loss(error.to_string()),
+        HistoryError::Busy { retry_after } => {
+            status::resource_exhausted("JOURNAL_BUSY", error.to_string(), Some(*retry_after))
+        }
         HistoryError::Closing => status::unavailable("STORE_CLOSING", error.to_string(), None),
     }
 }

@@ -96,17 +96,22 @@ impl Write {
         if self.validate_only {
             return preview(context, work_out).await;
         }
-        let (method, request_sha256) = (self.intent.method, self.intent.request_sha256);
+        let request = (self.intent.method, self.intent.request_sha256);
         match context.repository.edit(self.intent, work_out).await? {
             Edited::Done { state, value } => Ok(Written { version: wire_version(&state.version), ..value }),
-            Edited::Repeated(known) if known.method == method && known.request_sha256 == request_sha256 => {
-                Ok(repeat(context, &known))
-            }
-            Edited::Repeated(known) => {
-                let message = format!("was used for another request ({}); take a new UUID", known.method);
-                Err(status::invalid_field("request_id", &message))
-            }
+            Edited::Repeated(known) => repeat(context, request, &known),
         }
+    }
+
+    /// The answer, if this very request was carried out before. For writes that need
+    /// more than the newest state: [`Self::run`] asks by itself.
+    pub(super) async fn repeated(&self, context: &Context) -> Result<Option<Written>, Status> {
+        let Some(id) = self.intent.request_id.as_deref().filter(|_| !self.validate_only) else {
+            return Ok(None);
+        };
+        let known = context.repository.remembered(id).await?;
+        let request = (self.intent.method, self.intent.request_sha256);
+        known.map(|known| repeat(context, request, &known)).transpose()
     }
 }
 
@@ -147,15 +152,19 @@ fn check(
     Ok((config, written))
 }
 
-/// The answer to a request that was carried out before.
-fn repeat(context: &Context, known: &Remembered) -> Written {
+/// The answer to a request whose id was used before: the same answer, if it is the same.
+fn repeat(context: &Context, request: (&str, [u8; 32]), known: &Remembered) -> Result<Written, Status> {
+    if request != (known.method.as_str(), known.request_sha256) {
+        let message = format!("was used for another request ({}); take a new UUID", known.method);
+        return Err(status::invalid_field("request_id", &message));
+    }
     let repository = &context.repository;
     let then: Arc<ConfigState> = repository.recent(known.revision).unwrap_or_else(|| repository.state());
     let before = known.revision.checked_sub(u64::from(!known.unchanged));
     let before = before.and_then(|revision| repository.recent(revision));
     let changes = before.map(|before| document::diff(&before.config, &then.config)).unwrap_or_default();
     let version = Version { epoch: then.version.epoch.clone(), revision: known.revision };
-    Written { config: then.config.clone(), version, changes }
+    Ok(Written { config: then.config.clone(), version, changes })
 }
 
 /// Checks one resource's part of the whole, so that paths start at the request's own

@@ -134,6 +134,12 @@ impl Template {
         if blobs != self.blobs && !told {
             return Err(format!("{} of {} blobs and health {health:?}", blobs.len(), self.blobs.len()));
         }
+        // The newest one's absence is a rollback.
+        let history = victim.starts_with("journal") && !directory.join(victim).exists();
+        let told = matches!(&health, StoreHealth::Degraded { reason } if reason.contains("audit log"));
+        if history != told {
+            return Err(format!("history is missing: {history}, and health {health:?}"));
+        }
         if matches!(health, StoreHealth::ReadOnly { .. }) {
             return Err(format!("it takes no writes: {health:?}"));
         }
@@ -203,6 +209,27 @@ async fn zeroed_pages_are_mended_or_refused_by_name() {
 #[tokio::test]
 async fn removed_files_are_mended_or_refused_by_name() {
     Template::make().await.survives(Damage::Remove, 1).await;
+}
+
+#[tokio::test]
+async fn removed_history_is_told_and_the_state_is_the_same() {
+    let template = Template::make().await;
+    let mut segments: Vec<_> =
+        template.files().into_iter().filter(|file| file.starts_with("journal")).collect();
+    assert!((4..16).contains(&segments.len()), "{segments:?}");
+    segments.truncate(3);
+    let directory = tempfile::tempdir().unwrap();
+    template.damaged(directory.path(), Path::new("none"), Damage::Remove, 0);
+    for victim in &segments {
+        fs::remove_file(directory.path().join(victim)).unwrap();
+        template.check(directory.path(), victim).await.unwrap();
+        let repository = on_disk(directory.path()).unwrap();
+        let StoreHealth::Degraded { reason } = repository.health() else {
+            panic!("{:?}", repository.health())
+        };
+        assert!(reason.contains(directory.path().to_str().unwrap()), "{reason}");
+        commits(&repository, 0).await;
+    }
 }
 
 /// Without any local evidence an older journal cannot be told from the newest. What is

@@ -7,8 +7,8 @@ use super::*;
 async fn exported(repository: &Repository) -> Vec<u8> {
     let mut pieces = repository.export_state().await.unwrap();
     let mut file = Vec::new();
-    while let Some(piece) = pieces.recv().await {
-        file.extend_from_slice(&piece);
+    while let Some(piece) = pieces.next().await {
+        file.extend_from_slice(&piece.unwrap());
     }
     file
 }
@@ -84,6 +84,75 @@ async fn an_export_under_writes_is_a_state_that_the_store_had() {
         assert_eq!(provider_name(&imported), format!("p{revision}"));
         assert_eq!(imported.state().config, repository.config_at(revision).await.unwrap().unwrap());
     }
+}
+
+/// More telemetry than waits for a reader.
+async fn much_telemetry(repository: &Repository) -> Vec<Blob> {
+    let blob = |number: u8| (vec![b'r', number], vec![number; 60_000]);
+    let blobs: Vec<_> = (0..40).map(blob).collect();
+    repository.put_blobs(blobs.clone()).await.unwrap();
+    blobs
+}
+
+#[tokio::test]
+async fn telemetry_is_of_the_moment_of_the_export() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let repository = on_disk(from.path()).unwrap();
+    let then = much_telemetry(&repository).await;
+    let view = repository.subscribe_view().borrow().unwrap();
+    let mut pieces = repository.export_state().await.unwrap();
+    let mut file = Vec::new();
+    let mut number = 0;
+    while let Some(piece) = pieces.next().await {
+        file.extend_from_slice(&piece.unwrap());
+        let puts = vec![(vec![b'r', 39 - number], b"new".to_vec()), (vec![b's', number], b"new".to_vec())];
+        repository.write_blobs(view, puts, vec![vec![b'r', (number + 20) % 39]]).await.unwrap();
+        number = (number + 1) % 19;
+    }
+    let imported = import(&file, to.path()).unwrap();
+    assert_eq!(imported.scan_blobs(b"").await.unwrap(), then);
+    assert_ne!(repository.scan_blobs(b"").await.unwrap(), then);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_export_that_nobody_reads_gives_its_place_up() {
+    let repository = in_memory();
+    much_telemetry(&repository).await;
+    let mut stalled = repository.export_state().await.unwrap();
+    let refused = repository.export_state().await.unwrap_err();
+    assert!(matches!(refused, ExportError::Busy { .. }), "{refused}");
+    // Writes go on all the while.
+    commits(&repository, 1).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        match repository.export_state().await {
+            Ok(_) => break,
+            // In paused time; only the writer's thread takes real time.
+            Err(ExportError::Busy { .. }) if std::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let mut last = None;
+    while let Some(piece) = stalled.next().await {
+        last = Some(piece.map(drop));
+    }
+    assert!(matches!(last, Some(Err(ExportError::Stalled))), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_repository_closes_though_an_export_is_not_read() {
+    let repository = in_memory();
+    much_telemetry(&repository).await;
+    let mut exported = repository.export_state().await.unwrap();
+    drop(repository);
+    let mut last = None;
+    while let Some(piece) = exported.next().await {
+        last = Some(piece.map(drop));
+    }
+    let closed = matches!(last, Some(Err(ExportError::Store(CommitError::Unavailable))));
+    assert!(closed, "{last:?}");
 }
 
 #[tokio::test]

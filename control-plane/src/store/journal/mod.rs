@@ -82,10 +82,9 @@ pub(crate) struct Opened {
     pub(crate) records: Vec<Record>,
     /// Bytes of an interrupted, never acknowledged write that were cut off.
     pub(crate) torn_bytes: u64,
+    /// Why history is missing that this journal would have kept.
+    pub(crate) missing: Option<String>,
 }
-
-/// The newest segment, if there is one, and where each starts.
-type Chain = (Option<(PathBuf, Segment)>, Vec<Start>);
 
 /// What is in a directory, read and checked. Nothing of it was changed yet.
 #[derive(Debug)]
@@ -94,6 +93,8 @@ pub(crate) struct Found {
     /// None: there is no journal.
     newest: Option<(PathBuf, Segment)>,
     starts: Vec<Start>,
+    /// See [`Opened::missing`].
+    missing: Option<String>,
     segment_bytes: u64,
 }
 
@@ -127,8 +128,7 @@ impl Journal {
     /// If it cannot be read, or is damaged.
     pub(crate) fn read(directory: &Path) -> Result<Found, JournalError> {
         let paths = if directory.exists() { segment::list(directory)? } else { Vec::new() };
-        let (newest, starts) = read_chain(paths)?;
-        Ok(Found { directory: directory.to_owned(), newest, starts, segment_bytes: SEGMENT_BYTES })
+        read_chain(directory, paths)
     }
 
     /// Whether there is a journal in `directory`.
@@ -340,7 +340,7 @@ impl Found {
     /// # Errors
     /// If the file system refuses.
     pub(crate) fn open(self) -> Result<Opened, JournalError> {
-        let Self { directory, newest, mut starts, segment_bytes } = self;
+        let Self { directory, newest, mut starts, missing, segment_bytes } = self;
         fs::create_dir_all(&directory).map_err(JournalError::io("make", &directory))?;
         segment::remove_unfinished(&directory)?;
         let (path, newest) = if let Some(newest) = newest {
@@ -382,25 +382,37 @@ impl Found {
             snapshot: newest.header.snapshot,
             records: newest.records,
             torn_bytes: newest.torn_bytes,
+            missing,
         })
     }
 }
 
-/// Checks all segments and the links between them. The newest one is the answer, and
-/// where each starts.
-fn read_chain(paths: Vec<PathBuf>) -> Result<Chain, JournalError> {
+/// Checks all segments and the links between them. Only as many as are kept can be
+/// without the one before the oldest: if there are fewer, it was removed from outside.
+fn read_chain(directory: &Path, paths: Vec<PathBuf>) -> Result<Found, JournalError> {
+    let count = paths.len();
     let mut starts = Vec::new();
     let mut newest: Option<(PathBuf, Segment)> = None;
+    let mut missing = None;
     for path in paths {
         let segment = Segment::read(&path)?;
         if let Some((before_path, before)) = &newest {
             before.check_ended(before_path)?;
             segment.check_follows(&path, before)?;
+        } else if count < SEGMENTS_KEPT && !segment.header.previous_sha256.is_empty() {
+            missing = Some(format!(
+                "the audit log is incomplete: {} continues a segment that is not there, and only {} of the \
+                 {SEGMENTS_KEPT} that are kept are; commits up to {} were removed from outside: restore the \
+                 files from a backup",
+                path.display(),
+                count,
+                segment.header.snapshot.sequence
+            ));
         }
         starts.push(Start::of(&segment.header));
         newest = Some((path, segment));
     }
-    Ok((newest, starts))
+    Ok(Found { directory: directory.to_owned(), newest, starts, missing, segment_bytes: SEGMENT_BYTES })
 }
 
 impl JournalError {

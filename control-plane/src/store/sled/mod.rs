@@ -22,6 +22,7 @@ mod space;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ use tokio::sync::watch;
 use self::checked::{Checked, guarded, of_sled};
 use self::codec::{META_TIP, Tip, data, decode, encode};
 pub(crate) use self::ladder::move_aside;
-use super::{Change, Guard, Snapshot, Store, StoreError, StoreHealth, check_sizes};
+use super::{Change, Entry, Guard, Snapshot, Store, StoreError, StoreHealth, check_sizes};
 
 /// A sled database in a directory of its own.
 #[derive(Debug)]
@@ -81,6 +82,31 @@ impl Store for SledStore {
             Ok(entries)
         })?;
         Ok(Snapshot { version: checked.tip.version, entries })
+    }
+
+    fn read_after(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let inner = self.inner.lock();
+        let checked = inner.checked()?;
+        let from = after.map_or_else(|| Bound::Included(data(prefix)), |key| Bound::Excluded(data(key)));
+        guarded(|| {
+            let mut entries: Vec<Entry> = Vec::new();
+            let mut bytes = 0;
+            for item in checked.db().range((from, Bound::Unbounded)) {
+                let (key, record) = item.map_err(of_sled)?;
+                if !key.starts_with(&data(prefix)) || (bytes >= bytes_max && !entries.is_empty()) {
+                    break;
+                }
+                let entry = decode(&key[1..], &record)?;
+                bytes += entry.bytes();
+                entries.push(entry);
+            }
+            Ok(entries)
+        })
     }
 
     fn commit(&self, guards: &[Guard], changes: &[Change]) -> Result<u64, StoreError> {
