@@ -23,4 +23,5 @@ mod mid_stream;
 mod reconnect_storm;
 mod secrets;
 mod skew;
+mod state_transfer;
 mod telemetry_faults;

@@ -118,6 +118,18 @@ impl Stopped {
         ControlPlane::on(&self.listen, self.data, self.settings)
     }
 
+    /// Where its state is.
+    pub fn data(&self) -> PathBuf {
+        self.settings.data.clone().unwrap_or_else(|| self.data.path().join("control-plane"))
+    }
+
+    /// With its state elsewhere from now on.
+    #[must_use]
+    pub fn with_data(mut self, data: &Path) -> Self {
+        self.settings.data = Some(data.to_owned());
+        self
+    }
+
     /// Starts it again with other environment variables, or none.
     #[must_use]
     pub fn start_with(mut self, variables: &[(&'static str, &str)]) -> ControlPlane {
