@@ -75,12 +75,12 @@ async fn keep_writing(admin: Admin, provider: Arc<Provider>, stop: Arc<AtomicBoo
     written
 }
 
-/// Makes a verdict, a drill and a drain of `agent_id`.
+/// Makes a verdict, a drill at the agent and a drain of it.
 async fn give_orders(admin: &Admin, agent_id: &str) {
     admin.set_breaker("alpha/m", BreakerState::ForcedClosed, None).await;
     let fault = Fault {
         name: "slow".to_owned(),
-        virtual_models: vec!["no-such-model".to_owned()],
+        agents: vec![agent_id.to_owned()],
         effect: Some(Effect::ErrorStatus(503)),
         ..Fault::default()
     };
