@@ -210,7 +210,9 @@ mod tests {
     fn file() -> Vec<u8> {
         let Export { epoch, unix_ms, snapshot, blobs } = export();
         let mut file = FileWriter::begin(epoch, unix_ms, &snapshot);
-        blobs.into_iter().for_each(|blob| file.blob(blob));
+        for blob in blobs {
+            file.blob(blob);
+        }
         file.end();
         file.take()
     }

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_scan_shows_one_moment_whatever_is_written_meanwhile() {
         let store = MemoryStore::default();
-        let before: Vec<_> = (0..40).map(|number| put(number * 10, &[number as u8; 20_000])).collect();
+        let before: Vec<_> = (0..40).map(|number| put(number * 10, &vec![number as u8; 20_000])).collect();
         store.commit(&[], &before).unwrap();
         let then: Vec<Blob> =
             store.read(b"a/").unwrap().entries.into_iter().map(|one| (one.key, one.value)).collect();

@@ -111,8 +111,8 @@ impl Repository {
             (writer.epoch.clone(), snapshot, writer.view.begin_scan())
         });
         let (epoch, snapshot, ticket) = begun.await?;
-        let begin = move || FileWriter::begin(epoch, now_unix_ms(), &snapshot);
-        let file = tokio::task::spawn_blocking(begin).await.map_err(|_| CommitError::Unavailable)?;
+        let first = move || FileWriter::begin(epoch, now_unix_ms(), &snapshot);
+        let file = tokio::task::spawn_blocking(first).await.map_err(|_| CommitError::Unavailable)?;
         let jobs = self.jobs.as_ref().ok_or(CommitError::Unavailable)?.downgrade();
         let (to, pieces) = mpsc::channel(PIECES_MAX);
         let mut making = JoinSet::new();
@@ -149,7 +149,9 @@ async fn make(
         if blobs.is_empty() {
             break;
         }
-        blobs.into_iter().for_each(|blob| file.blob(blob));
+        for blob in blobs {
+            file.blob(blob);
+        }
     }
     file.end();
     send(to, Piece::Bytes(file.take())).await?;
