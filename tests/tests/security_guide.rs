@@ -3,8 +3,6 @@
 //!
 //! They run in a directory of their own. Only addresses and names of machines differ.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on says so")]
-
 use std::{
     fs,
     os::unix::fs::symlink,

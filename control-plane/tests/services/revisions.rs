@@ -1,5 +1,5 @@
 //! Former revisions and the audit log over a real socket.
-#![expect(clippy::expect_used, reason = "a failure here is a failure of the test")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use std::time::{Duration, SystemTime};
 

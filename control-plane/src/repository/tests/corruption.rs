@@ -123,7 +123,7 @@ impl Template {
         let opened = catch_unwind(AssertUnwindSafe(|| on_disk(directory)));
         let repository = match opened.map_err(|_| "opening panicked".to_owned())? {
             Ok(repository) => repository,
-            Err(error) => return self.check_refusal(directory, victim, &error.to_string()),
+            Err(error) => return Self::check_refusal(directory, victim, &error.to_string()),
         };
         if Durable::of(&repository) != self.durable {
             return Err(format!("another state: {:?}", repository.state().version));
@@ -146,7 +146,7 @@ impl Template {
         Ok(())
     }
 
-    fn check_refusal(&self, directory: &Path, victim: &Path, said: &str) -> Result<(), String> {
+    fn check_refusal(directory: &Path, victim: &Path, said: &str) -> Result<(), String> {
         let journal = directory.join("journal");
         let by_name = said.contains(journal.to_str().unwrap_or_default());
         if victim.starts_with("journal") && by_name {

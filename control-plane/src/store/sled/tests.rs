@@ -128,7 +128,7 @@ fn damaged_snapshots_of_sled_are_done_without() {
         if seed % 2 == 0 {
             bytes[place] ^= 0x10;
         } else {
-            bytes.truncate(place)
+            bytes.truncate(place);
         }
         fs::write(&snap, bytes).unwrap();
         let store = SledStore::open(&directory).unwrap();
