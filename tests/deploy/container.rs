@@ -37,9 +37,9 @@ fn programs_are_built_without_what_is_for_tests() {
     let build: Vec<_> = arguments("RUN").into_iter().filter(|run| run.contains("cargo build")).collect();
     assert_eq!(build.len(), 1, "{build:?}");
     let words: Vec<_> = build[0].split_whitespace().collect();
-    let built: Vec<_> =
+    let packages: Vec<_> =
         words.windows(2).filter(|pair| matches!(pair[0], "--package" | "-p")).map(|pair| pair[1]).collect();
-    assert_eq!(built, ["trunkline", "trunkline-agent", "trunkline-control-plane"]);
+    assert_eq!(packages, ["trunkline", "trunkline-agent", "trunkline-control-plane"]);
     for word in ["--workspace", "--all", "--all-features", "--features", "-F"] {
         assert!(!words.iter().any(|said| said.split('=').next() == Some(word)), "{word} in {}", build[0]);
     }
