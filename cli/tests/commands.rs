@@ -154,7 +154,7 @@ async fn listings_are_tables_or_json() {
     let value: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(value["rows"][2]["deployment"], "local/small");
 
-    let (_, stderr) = assert_exit(&setting.run(&["get", "stats", "--window", "900h"]), 2);
+    let (_, stderr) = assert_exit(&setting.run(&["get", "stats", "--window", "401d"]), 2);
     assert!(stderr.contains("window"), "{stderr}");
 }
 
