@@ -30,7 +30,7 @@ pub(crate) enum FaultCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct InjectArgs {
-    /// Its name: [a-z0-9][a-z0-9-]{0,62}.
+    /// Its name: `[a-z0-9][a-z0-9-]{0,62}`.
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) effect: Effect,

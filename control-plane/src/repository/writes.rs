@@ -119,7 +119,7 @@ impl Repository {
     /// when this returns.
     ///
     /// # Errors
-    /// [`CommitError::TooMuch`] beyond [`DRILLS_MAX`], and see [`CommitError`].
+    /// [`CommitError::TooMuch`] beyond 64 active drills, and see [`CommitError`].
     pub async fn inject_fault(
         &self,
         fault: Fault,
@@ -141,7 +141,7 @@ impl Repository {
     /// brings it back. Durable and published when this returns.
     ///
     /// # Errors
-    /// [`CommitError::TooMuch`] beyond [`DRAINS_MAX`], and see [`CommitError`].
+    /// [`CommitError::TooMuch`] beyond 10,000 drains, and see [`CommitError`].
     pub async fn set_drain(
         &self,
         agent_id: String,
@@ -163,7 +163,7 @@ impl Repository {
     /// journal: if the view is damaged they are lost, and [`Self::health`] says so.
     ///
     /// # Errors
-    /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
+    /// See [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX).
     pub async fn put_blobs(&self, blobs: Vec<Blob>) -> Result<(), CommitError> {
         self.ask(move |writer| writer.write_blobs(None, blobs, Vec::new())).await?
     }
@@ -174,7 +174,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`CommitError::ReadOnly`] if the view was opened again since: read again. Else
-    /// see [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`].
+    /// see [`CommitError`]; a value has at most [`VALUE_BYTES_MAX`](super::VALUE_BYTES_MAX).
     pub async fn write_blobs(
         &self,
         view: u64,

@@ -5,11 +5,11 @@
 //!
 //! - every call is guarded against panics, and a commit ends with fsync on sled's file;
 //! - each record has a checksum, and a tip tells how many there are, with a digest of
-//!   all of them; opening reads everything and compares ([`codec`], [`checked`]);
+//!   all of them; opening reads everything and compares (`codec`, `checked`);
 //! - a file beside sled's tells which tip was committed last, so that an earlier state
 //!   does not pass for the newest;
-//! - damage goes down a ladder before anything is given up ([`ladder`]);
-//! - files that are far larger than what is in them are made anew ([`space`]).
+//! - damage goes down a ladder before anything is given up (`ladder`);
+//! - files that are far larger than what is in them are made anew (`space`).
 //!
 //! `watch_prefix` is not used: a slow subscriber would hold up who writes. What is kept
 //! here must be possible to rebuild or to lose.
