@@ -34,6 +34,14 @@ impl Clock {
         self.zero + at.since(Timestamp::ZERO)
     }
 
+    /// A timestamp on the wall clock as it is now, in ms since 1970: what prices go by, so
+    /// that a clock that was set right after the start is right for them too. At least 1.
+    pub(crate) fn unix_ms(&self, at: Timestamp) -> u64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let then = now.saturating_sub(self.now().since(at));
+        u64::try_from(then.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
     /// A timestamp on the wall clock as it was at the start: never jumps.
     pub(crate) fn wall(&self, at: Timestamp) -> SystemTime {
         self.zero_wall + at.since(Timestamp::ZERO)

@@ -189,6 +189,7 @@ mod tests {
     use trunkline_routing::{
         classify::{ErrorFields, classify},
         learn::learn,
+        price::Schedule,
         table::{
             BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, Limits, Provider,
             ProviderIndex, RoutingTable,
@@ -214,7 +215,7 @@ mod tests {
                 context_window: None,
                 max_output_tokens: None,
                 quality: None,
-                price: None,
+                prices: Schedule::unknown(),
                 breaker: BreakerPolicy::default(),
                 limits: Limits::default(),
             }],

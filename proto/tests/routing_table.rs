@@ -110,7 +110,7 @@ fn what_is_absent_has_the_documented_default() {
     let one = &table.deployments[0];
     assert_eq!(&*one.upstream_model, "x");
     assert_eq!(one.capabilities, Capabilities::ALL);
-    assert_eq!((one.context_window, one.quality, one.price), (None, None, None));
+    assert_eq!((one.context_window, one.quality, one.prices.at(1)), (None, None, None));
     assert_eq!(one.breaker, trunkline_routing::table::BreakerPolicy::default());
     let chat = table.virtual_model("chat").unwrap();
     assert_eq!(chat.strategy, trunkline_routing::table::Strategy::Weighted);

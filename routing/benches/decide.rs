@@ -10,6 +10,7 @@ use trunkline_routing::{
     baseline::random_weighted,
     decide::{Route, decide},
     eligibility::Profile,
+    price::Schedule,
     registry::{Binding, Registry},
     request::{Context, Directive, Request},
     swrr::Rotation,
@@ -38,7 +39,7 @@ fn table() -> RoutingTable {
         context_window: Some(128_000),
         max_output_tokens: Some(16_384),
         quality: Some(0.7),
-        price: None,
+        prices: Schedule::unknown(),
         breaker: BreakerPolicy::default(),
         limits: Limits { max_in_flight: Some(64), ..Limits::default() },
     };

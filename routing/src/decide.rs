@@ -88,7 +88,7 @@ pub fn decide(
         let first = decision.candidates.is_empty();
         decision.candidates.extend(order.into_iter().map(|at| {
             let deployment = tier.targets[at].deployment;
-            let price = table.deployment(deployment).price;
+            let price = table.deployment(deployment).prices.at(profile.at_unix_ms);
             Candidate {
                 deployment,
                 tier: index,

@@ -27,6 +27,9 @@ pub struct Profile {
     pub min_quality: Option<f64>,
     /// Most expected cost the caller accepts.
     pub max_cost: Option<NanoUsd>,
+    /// When it came in, in ms of the wall clock since 1970: prices are those of then.
+    /// 0: unknown, and prices are the newest there are.
+    pub at_unix_ms: u64,
 }
 
 impl Profile {
@@ -88,7 +91,8 @@ pub fn check(
     }
     let most = [constraints.max_cost, profile.max_cost].into_iter().flatten().min();
     if let Some(most) = most {
-        let cost = deployment.price.map(|price| price.cost(profile.expected_tokens()));
+        let cost =
+            deployment.prices.at(profile.at_unix_ms).map(|price| price.cost(profile.expected_tokens()));
         if cost.is_none_or(|cost| cost > most) {
             return Err(Unfit::Cost(cost));
         }

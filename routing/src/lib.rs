@@ -22,6 +22,7 @@ pub mod limits;
 pub mod math;
 pub mod money;
 pub mod pace;
+pub mod price;
 pub mod registry;
 pub mod request;
 pub mod swrr;

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
 
-use crate::money::{NanoUsd, Price};
+use crate::{money::NanoUsd, price::Schedule};
 
 /// Names one durable state of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,8 +117,8 @@ pub struct Deployment {
     pub max_output_tokens: Option<u32>,
     /// 0 to 1. None: unknown.
     pub quality: Option<f64>,
-    /// None: unknown.
-    pub price: Option<Price>,
+    /// What it charges, and from when.
+    pub prices: Schedule,
     /// Breaker constants.
     pub breaker: BreakerPolicy,
     /// What one agent sends here at most.

@@ -8,6 +8,7 @@ use trunkline_routing::{
     breaker::Sample,
     classify::QuarantineScope,
     hold::{Gate, QuarantineReason},
+    price::Schedule,
     registry::{Binding, Block, Health, Registry, Ticket},
     table::{
         BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, Limits, Provider,
@@ -62,7 +63,7 @@ fn table(present: u8, key: u8) -> RoutingTable {
         context_window: None,
         max_output_tokens: None,
         quality: None,
-        price: None,
+        prices: Schedule::unknown(),
         breaker: BreakerPolicy::default(),
         limits: Limits { max_in_flight: Some(3), requests_per_minute: Some(50), ..Limits::default() },
     };

@@ -10,6 +10,7 @@ use trunkline_routing::{
     },
     decide::{Reason, Route, decide},
     eligibility::{Profile, check},
+    price::Schedule,
     registry::{Binding, Health, Registry},
     request::{AttemptId, Context, Directive, Request},
     table::{
@@ -80,7 +81,7 @@ fn table(plan: &Plan) -> RoutingTable {
         context_window: index.is_multiple_of(2).then_some(1_000 * (index + 1)),
         max_output_tokens: None,
         quality: None,
-        price: None,
+        prices: Schedule::unknown(),
         breaker: BreakerPolicy::default(),
         limits: Limits { max_in_flight: (plan.narrow >> index & 1 == 1).then_some(1), ..Limits::default() },
     };

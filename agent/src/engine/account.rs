@@ -108,7 +108,9 @@ pub(super) fn close(
     used: Option<(Tokens, UsageSource)>,
 ) {
     let duration = shared.clock.now().since(record.started);
-    let price = job.snapshot.table().deployment(record.deployment).price;
+    // What was charged when it began, whatever the price is by now.
+    let prices = &job.snapshot.table().deployment(record.deployment).prices;
+    let price = prices.at(shared.clock.unix_ms(record.started));
     let cost = used.and_then(|(tokens, _)| price.map(|price| price.cost(tokens)));
     record.class = Some(class);
     record.status = status;

@@ -132,8 +132,8 @@ impl Job {
     }
 }
 
-/// What a scanned body needs and how large it is.
-pub(crate) fn profile(endpoint: Endpoint, scanned: &Scanned, body_bytes: usize) -> Profile {
+/// What a scanned body needs, how large it is and when it came in.
+pub(crate) fn profile(endpoint: Endpoint, scanned: &Scanned, body_bytes: usize, at_unix_ms: u64) -> Profile {
     let implied = [
         (scanned.has_tools, Capabilities::TOOLS),
         (scanned.has_images, Capabilities::VISION),
@@ -154,5 +154,6 @@ pub(crate) fn profile(endpoint: Endpoint, scanned: &Scanned, body_bytes: usize) 
         stream: scanned.stream,
         min_quality: None,
         max_cost: None,
+        at_unix_ms,
     }
 }

@@ -41,7 +41,8 @@ pub(crate) fn report(
         shared.opened(name, model);
     }
     shared.protections_changed.notify_one();
-    let price = snapshot.table().deployment(deployment).price;
+    let started = now - duration;
+    let price = snapshot.table().deployment(deployment).prices.at(shared.clock.unix_ms(started));
     let cost = report.tokens.and_then(|tokens| price.map(|price| price.cost(tokens)));
     shared.recorder.record(AttemptSample {
         deployment: Arc::clone(name),
@@ -61,7 +62,7 @@ pub(crate) fn report(
             deployment,
             class: Some(report.class),
             status: report.status,
-            started: now - duration,
+            started,
             ttft: report.ttft,
             duration: Some(duration),
             tokens: usage,

@@ -68,8 +68,10 @@ impl Routing {
         let body = Bytes::from(body.to_string());
         let scanned = scan(&body).map_err(|error| refuse::local(&LocalError::scan(&error)))?;
         let header = |name: &str| metadata.get(name).and_then(|value| value.as_bytes().try_into().ok());
+        let clock = &self.worker.shared.clock;
+        let at_unix_ms = clock.unix_ms(clock.now());
         Ok(Arc::new(Job {
-            profile: engine::profile(Endpoint::ChatCompletions, &scanned, body.len()),
+            profile: engine::profile(Endpoint::ChatCompletions, &scanned, body.len(), at_unix_ms),
             goal: caller.goal,
             snapshot: caller.snapshot,
             tenant: caller.tenant,
@@ -89,11 +91,11 @@ impl RoutingService for Routing {
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
         let caller = self.admit(request.metadata(), &request.get_ref().model)?;
         let request = request.into_inner();
-        let profile =
-            route_profile(&request).map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
         let shared = &self.worker.shared;
         let snapshot = &caller.snapshot;
         let at = shared.clock.now();
+        let profile = route_profile(&request, shared.clock.unix_ms(at))
+            .map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
         let decision = {
             let mut registry = shared.registry.lock();
             decide::take(

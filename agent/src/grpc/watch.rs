@@ -107,8 +107,9 @@ fn distribution(shared: &Shared, snapshot: &Snapshot, index: usize) -> RouteStat
     let table = snapshot.table();
     let route = snapshot.route(Goal::Virtual(index));
     let now = shared.clock.now();
+    let profile = Profile { at_unix_ms: shared.clock.unix_ms(now), ..Profile::default() };
     let mut registry = shared.registry.lock();
-    let decision = decide::decide(&mut registry, table, &snapshot.binding, route, &Profile::default(), now);
+    let decision = decide::decide(&mut registry, table, &snapshot.binding, route, &profile, now);
     route_state(table, route.model, &decision, |deployment| {
         breaker_state(&registry.breaker(&snapshot.binding, deployment, now))
     })

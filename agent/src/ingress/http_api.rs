@@ -146,7 +146,8 @@ async fn complete(
         return Err(LocalError::missing(field));
     }
     let knobs = Knobs::read(headers)?;
-    let mut profile = engine::profile(endpoint, &scanned, body.len());
+    let clock = &worker.shared.clock;
+    let mut profile = engine::profile(endpoint, &scanned, body.len(), clock.unix_ms(clock.now()));
     profile.min_quality = knobs.min_quality;
     profile.max_cost = knobs.max_cost;
     let job = Arc::new(Job {

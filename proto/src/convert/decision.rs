@@ -21,11 +21,12 @@ const TAGS_MAX: usize = 16;
 const TAG_KEY_BYTES_MAX: usize = 64;
 const TAG_VALUE_BYTES_MAX: usize = 256;
 
-/// What a Route request says of the request to come.
+/// What a Route request says of the request to come, which came in at `at_unix_ms` of the
+/// wall clock.
 ///
 /// # Errors
 /// The field and what is wrong with it.
-pub fn route_profile(request: &RouteRequest) -> Result<Profile, (String, String)> {
+pub fn route_profile(request: &RouteRequest, at_unix_ms: u64) -> Result<Profile, (String, String)> {
     let mut needs = Capabilities::NONE;
     for (at, name) in request.require.iter().enumerate() {
         let known = Capabilities::by_name(name).ok_or_else(|| {
@@ -54,6 +55,7 @@ pub fn route_profile(request: &RouteRequest) -> Result<Profile, (String, String)
         stream: needs.contains(Capabilities::STREAMING),
         min_quality: request.min_quality,
         max_cost,
+        at_unix_ms,
     })
 }
 
@@ -215,10 +217,10 @@ mod tests {
     #[test]
     fn a_route_request_is_checked() {
         let request = RouteRequest { require: vec!["tols".into()], ..RouteRequest::default() };
-        assert_eq!(route_profile(&request).unwrap_err().0, "require[0]");
+        assert_eq!(route_profile(&request, 0).unwrap_err().0, "require[0]");
         let request = RouteRequest { min_quality: Some(f64::NAN), ..RouteRequest::default() };
-        assert_eq!(route_profile(&request).unwrap_err().0, "min_quality");
+        assert_eq!(route_profile(&request, 0).unwrap_err().0, "min_quality");
         let request = RouteRequest { max_cost_usd: "cheap".into(), ..RouteRequest::default() };
-        assert_eq!(route_profile(&request).unwrap_err().0, "max_cost_usd");
+        assert_eq!(route_profile(&request, 0).unwrap_err().0, "max_cost_usd");
     }
 }

@@ -3,7 +3,8 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use trunkline_routing::{
-    money::Price,
+    money::{Price, Rates},
+    price::Schedule,
     table::{BreakerPolicy, Capabilities, Credential, Deployment, Dialect, Limits, Provider, ProviderIndex},
 };
 
@@ -211,7 +212,11 @@ fn deployment(
         context_window: known(wire.context_window),
         max_output_tokens: known(wire.max_output_tokens),
         quality: field::share(wire.quality, &path.field("quality"), problems),
-        price: wire.price.as_ref().and_then(|one| price(one, &path.field("price"), problems)),
+        prices: wire
+            .price
+            .as_ref()
+            .and_then(|one| price(one, &path.field("price"), problems))
+            .map_or_else(Schedule::unknown, Schedule::fixed),
         breaker: breaker(wire.breaker.as_ref(), base, &path.field("breaker"), problems),
         limits: wire.limits.as_ref().map(limits).unwrap_or_default(),
     }
@@ -243,5 +248,5 @@ fn price(wire: &v1::Price, path: &Path<'_>, problems: &mut Problems) -> Option<P
     let cached = usd(&wire.cached_input_usd_per_mtok, "cached_input_usd_per_mtok", false);
     let output = usd(&wire.output_usd_per_mtok, "output_usd_per_mtok", true);
     let (input, output) = input.zip(output)?;
-    Some(Price { input, cached_input: cached.unwrap_or(input), output })
+    Some(Price::flat(Rates { input, cached_input: cached.unwrap_or(input), output }))
 }

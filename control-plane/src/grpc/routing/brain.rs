@@ -24,6 +24,7 @@ use trunkline_routing::{
     time::Timestamp,
 };
 
+use super::unix_ms;
 use crate::{
     grpc::wire_version,
     repository::{ConfigState, Repository, VerdictSet, VerdictState},
@@ -120,7 +121,8 @@ impl Brain {
     ) -> RouteState {
         let (table, now) = (&state.table, self.now());
         let route = Route { model, index: Some(index) };
-        let decision = decide::decide(&mut self.registry, table, binding, route, &Profile::default(), now);
+        let profile = Profile { at_unix_ms: unix_ms(Duration::ZERO), ..Profile::default() };
+        let decision = decide::decide(&mut self.registry, table, binding, route, &profile, now);
         route_state(table, model, &decision, |deployment| {
             breaker_state(&self.registry.breaker(binding, deployment, now))
         })

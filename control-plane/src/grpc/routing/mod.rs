@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::{Stream, stream};
@@ -45,6 +45,12 @@ const WATCHED_MAX: usize = 10_000;
 
 /// Time alone changes breakers; a change is looked for this often.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The wall clock so long ago, in ms since 1970. Prices go by it.
+fn unix_ms(ago: Duration) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.saturating_sub(ago).as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Serves apps.
 #[derive(Debug)]
@@ -94,7 +100,8 @@ impl RoutingService for Routing {
                 "is required: a virtual model, or provider/deployment",
             ));
         }
-        let profile = route_profile(&request).map_err(|(field, why)| status::invalid_field(&field, &why))?;
+        let profile = route_profile(&request, unix_ms(Duration::ZERO))
+            .map_err(|(field, why)| status::invalid_field(&field, &why))?;
         let repository = &self.context.repository;
         caller::may_use(&repository.state().table, tenant.as_deref(), &request.model)?;
         let decision = self.brain.lock().route(repository, &request.model, &profile)?;

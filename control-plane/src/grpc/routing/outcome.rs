@@ -11,6 +11,7 @@ use trunkline_proto::{
 };
 use trunkline_routing::{classify::Classified, table::RoutingTable};
 
+use super::unix_ms;
 use crate::stats::{Key, totals::Totals};
 
 /// A report that was checked.
@@ -31,8 +32,11 @@ impl Outcome {
             return Err(status::invalid_field("deployment", "is not one of the decision's candidates"));
         }
         let said = reported(request).map_err(|(field, problem)| status::invalid_field(field, problem))?;
-        let price =
-            table.deployment_by_name(&request.deployment).and_then(|index| table.deployment(index).price);
+        // What was charged when the call began.
+        let began = unix_ms(said.duration.unwrap_or_default());
+        let price = table
+            .deployment_by_name(&request.deployment)
+            .and_then(|index| table.deployment(index).prices.at(began));
         let cost = said.tokens.and_then(|tokens| price.map(|price| price.cost(tokens).0));
         let attempt = Attempt {
             deployment: request.deployment.clone(),

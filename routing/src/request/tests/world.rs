@@ -10,6 +10,7 @@ use crate::{
     },
     decide::Route,
     eligibility::Profile,
+    price::Schedule,
     registry::{Binding, Registry},
     request::{AttemptId, Context, Directive, Failure, Loser, Request},
     table::{
@@ -354,7 +355,7 @@ fn deployment(index: usize) -> Deployment {
         context_window: None,
         max_output_tokens: None,
         quality: None,
-        price: None,
+        prices: Schedule::unknown(),
         breaker: BreakerPolicy::default(),
         limits: Limits::default(),
     }
