@@ -5,6 +5,10 @@
 
 use core::time::Duration;
 
+mod rates;
+
+pub use rates::{RateHeaders, RateLimit, rate_headers};
+
 /// No hint closes a gate for longer; what is longer is checked again by then.
 pub const GATE_MAX: Duration = Duration::from_mins(5);
 

@@ -16,6 +16,17 @@ struct Slot {
     tokens: u64,
 }
 
+/// A configured limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// Attempts at the same time.
+    InFlight,
+    /// Requests per minute.
+    Requests,
+    /// Tokens per minute.
+    Tokens,
+}
+
 /// Attempts and tokens of the last 60 s.
 #[derive(Clone, Debug)]
 pub struct Meter {
@@ -40,9 +51,9 @@ impl Meter {
         slot.tokens = slot.tokens.saturating_add(tokens);
     }
 
-    /// Whether an attempt of `tokens` fits now. A single attempt larger than the
-    /// whole limit fits when nothing else ran, else it could never be sent.
-    pub fn admits(&self, limits: &Limits, now: Timestamp, tokens: u64) -> bool {
+    /// The limit that an attempt of `tokens` would break now. A single attempt larger
+    /// than the whole limit fits when nothing else ran, else it could never be sent.
+    pub fn exceeded(&self, limits: &Limits, now: Timestamp, tokens: u64) -> Option<LimitKind> {
         let second = now.as_nanos() / SLOT_NANOS;
         let oldest = second.saturating_sub(SLOTS - 1);
         let recent = self.slots.iter().filter(|slot| slot.requests > 0 && slot.second >= oldest);
@@ -52,7 +63,10 @@ impl Meter {
         let fits = |limit: Option<u32>, used: u64, more: u64| {
             limit.is_none_or(|limit| used == 0 || used.saturating_add(more) <= u64::from(limit))
         };
-        fits(limits.requests_per_minute, requests, 1) && fits(limits.tokens_per_minute, used, tokens)
+        if !fits(limits.requests_per_minute, requests, 1) {
+            return Some(LimitKind::Requests);
+        }
+        (!fits(limits.tokens_per_minute, used, tokens)).then_some(LimitKind::Tokens)
     }
 }
 
@@ -69,20 +83,23 @@ mod tests {
         let start = Timestamp::from_nanos(7 * SLOT_NANOS);
         for second in [0, 1, 2] {
             let now = start + Duration::from_millis(1_000 * second + 999);
-            assert!(meter.admits(&limits, now, 0));
+            assert_eq!(meter.exceeded(&limits, now, 0), None);
             meter.charge(now, 0);
         }
-        assert!(!meter.admits(&limits, start + Duration::from_millis(60_998), 0));
-        assert!(meter.admits(&limits, start + Duration::from_secs(61), 0));
+        assert_eq!(
+            meter.exceeded(&limits, start + Duration::from_millis(60_998), 0),
+            Some(LimitKind::Requests)
+        );
+        assert_eq!(meter.exceeded(&limits, start + Duration::from_secs(61), 0), None);
     }
 
     #[test]
     fn tokens_are_limited_but_one_giant_may_pass_alone() {
         let limits = Limits { tokens_per_minute: Some(100), ..Limits::default() };
         let mut meter = Meter::default();
-        assert!(meter.admits(&limits, Timestamp::ZERO, 500));
+        assert_eq!(meter.exceeded(&limits, Timestamp::ZERO, 500), None);
         meter.charge(Timestamp::ZERO, 60);
-        assert!(meter.admits(&limits, Timestamp::ZERO, 40));
-        assert!(!meter.admits(&limits, Timestamp::ZERO, 41));
+        assert_eq!(meter.exceeded(&limits, Timestamp::ZERO, 40), None);
+        assert_eq!(meter.exceeded(&limits, Timestamp::ZERO, 41), Some(LimitKind::Tokens));
     }
 }

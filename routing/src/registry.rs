@@ -14,6 +14,7 @@ use crate::{
     breaker::{Admission, Entry, Sample},
     bucket::RetryBucket,
     hold::QuarantineReason,
+    limits::LimitKind,
     pace::Pace,
     swrr::Rotation,
     table::DeploymentIndex,
@@ -52,6 +53,7 @@ pub struct Ticket {
     entry: Entry,
     /// Under which credential it started.
     credential: u32,
+    started: Timestamp,
 }
 
 /// Whether a deployment may get an attempt now.
@@ -74,8 +76,10 @@ pub enum Block {
     Gate(Timestamp),
     /// Its breaker is open, or a probe is on its way.
     Breaker(Timestamp),
-    /// The configured limit of this agent is used up.
-    Limit,
+    /// That configured limit of this agent is used up.
+    Limit(LimitKind),
+    /// Its refusals or rate-limit headers taught that it takes no more until then.
+    LearnedCap(Timestamp),
 }
 
 impl Ticket {
@@ -145,10 +149,11 @@ impl Registry {
             Admission::Probe => 100,
             Admission::Rejected { until } => return Health::Blocked(Block::Breaker(until)),
         };
-        let full = slot.limits.max_in_flight.is_some_and(|most| slot.in_flight >= most);
-        let spent = slot.meter.as_ref().is_some_and(|meter| !meter.admits(&slot.limits, now, tokens));
-        if full || spent {
-            return Health::Blocked(Block::Limit);
+        if let Some(limit) = slot.used_up(now, tokens) {
+            return Health::Blocked(Block::Limit(limit));
+        }
+        if let Err(until) = slot.caps.admits(now, tokens) {
+            return Health::Blocked(Block::LearnedCap(until));
         }
         Health::Ready(share)
     }
@@ -163,18 +168,25 @@ impl Registry {
     ) -> Ticket {
         let id = binding.slot(deployment);
         let Some(slot) = self.slot_mut(id) else {
-            return Ticket { slot: id, entry: Entry::UNKNOWN, credential: 0 };
+            return Ticket { slot: id, entry: Entry::UNKNOWN, credential: 0, started: now };
         };
         slot.in_flight += 1;
         if let Some(meter) = &mut slot.meter {
             meter.charge(now, tokens);
         }
-        Ticket { slot: id, entry: slot.breaker.begin(now), credential: slot.credentials }
+        slot.caps.begin(now, tokens);
+        let credential = slot.credentials;
+        Ticket { slot: id, entry: slot.breaker.begin(now), credential, started: now }
     }
 
     /// A result of an attempt. Returns whether the breaker opened.
     pub fn record(&mut self, ticket: Ticket, now: Timestamp, sample: Sample, rng: &mut impl Rng) -> bool {
         let Some(slot) = self.slot_mut(ticket.slot) else { return false };
+        match sample {
+            Sample::RateLimited => slot.caps.refused(ticket.started, now),
+            Sample::Success | Sample::Begun => slot.caps.accepted(ticket.started, now),
+            _ => {}
+        }
         if slot.forced(now).is_some() {
             return false;
         }

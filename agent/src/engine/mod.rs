@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use trunkline_routing::{
     classify::{Classified, OutcomeClass, TransportFault, classify_transport},
     decide,
+    hint::{RateHeaders, rate_headers},
     request::{AttemptId, Context, Directive, Failure, Loser, Request},
     table::DeploymentIndex,
     tenant::Tenant,
@@ -212,6 +213,7 @@ impl<'a> Flight<'a> {
                 let took = self.elapsed(id);
                 {
                     let mut registry = self.worker.shared.registry.lock();
+                    registry.rate_headers(ticket, self.worker.shared.clock.now(), &limits(&headers));
                     registry.learn_pace(ticket, self.job.profile.max_output_tokens, took);
                     registry.release(ticket);
                 }
@@ -231,6 +233,10 @@ impl<'a> Flight<'a> {
             }
             AttemptEnd::Stream(opened) => {
                 let (ticket, losers) = self.consult(|request, context| request.won(context, id))?;
+                let (shared, limits) = (&self.worker.shared, limits(&opened.headers));
+                if !limits.is_empty() {
+                    shared.registry.lock().rate_headers(ticket, shared.clock.now(), &limits);
+                }
                 let record = &mut self.trace.attempts[id.0 as usize];
                 record.ttft = Some(self.worker.shared.clock.now().since(record.started));
                 record.status = 200;
@@ -311,6 +317,11 @@ impl<'a> Flight<'a> {
         });
         Done { trace, result }
     }
+}
+
+/// What the provider said of its limits.
+fn limits(headers: &HeaderMap) -> RateHeaders {
+    rate_headers(&|name| headers.get(name)?.to_str().ok())
 }
 
 impl Drop for Flight<'_> {

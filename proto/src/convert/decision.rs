@@ -5,6 +5,7 @@ use trunkline_routing::{
     breaker::State,
     decide::{Decision, Reason},
     eligibility::{Profile, Unfit},
+    limits::LimitKind,
     money::NanoUsd,
     registry::{Block, BreakerView, Forced},
     table::{Capabilities, DeploymentIndex, RoutingTable, Strategy, VirtualModel},
@@ -146,7 +147,18 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
         Reason::Blocked(Block::Breaker(_)) => {
             (ExclusionReason::BreakerOpen, "its breaker is open, or a probe is on its way".into())
         }
-        Reason::Blocked(Block::Limit) => (ExclusionReason::Limit, "its configured limit is used up".into()),
+        Reason::Blocked(Block::Limit(limit)) => {
+            let limit = match limit {
+                LimitKind::InFlight => "max_in_flight",
+                LimitKind::Requests => "requests_per_minute",
+                LimitKind::Tokens => "tokens_per_minute",
+            };
+            (ExclusionReason::Limit, format!("its configured limit {limit} is used up"))
+        }
+        Reason::Blocked(Block::LearnedCap(_)) => (
+            ExclusionReason::LearnedCap,
+            "its refusals or rate-limit headers taught that it takes no more now".into(),
+        ),
         Reason::ZeroWeight => (ExclusionReason::ZeroWeight, "its weight is 0 and others are there".into()),
     }
 }

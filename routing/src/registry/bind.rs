@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     breaker::Breaker,
+    caps::Caps,
     hold::Hold,
     pace::Pace,
     swrr::Rotation,
@@ -53,6 +54,7 @@ impl Registry {
                 slot.credential.clone_from(&provider.credential);
                 slot.credentials = slot.credentials.wrapping_add(1);
                 slot.hold.clear();
+                slot.caps.clear();
             }
             slots.push(id);
         }
@@ -107,6 +109,7 @@ impl Registry {
             incarnation: id.incarnation,
             limits: Limits::default(),
             meter: None,
+            caps: Caps::default(),
             in_flight: 0,
             pace: Pace::default(),
             live: true,

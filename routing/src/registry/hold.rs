@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::{EPOCHS_PER_BREAKER, Forced, Registry, Ticket};
 use crate::{
     classify::QuarantineScope,
+    hint::RateHeaders,
     hold::{Gate, QuarantineReason},
     time::Timestamp,
 };
@@ -14,6 +15,13 @@ impl Registry {
     pub fn gate(&mut self, ticket: Ticket, now: Timestamp, gate: Gate) {
         if let Some(slot) = self.slot_under(ticket) {
             slot.hold.gate(now, gate);
+        }
+    }
+
+    /// What the head of an answer said of the deployment's limits.
+    pub fn rate_headers(&mut self, ticket: Ticket, now: Timestamp, headers: &RateHeaders) {
+        if let Some(slot) = self.slot_under(ticket) {
+            slot.caps.headers(ticket.started, now, headers);
         }
     }
 

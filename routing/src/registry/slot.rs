@@ -5,8 +5,9 @@ use alloc::boxed::Box;
 use super::Forced;
 use crate::{
     breaker::Breaker,
+    caps::Caps,
     hold::Hold,
-    limits::Meter,
+    limits::{LimitKind, Meter},
     pace::Pace,
     table::{Credential, Limits},
     time::Timestamp,
@@ -36,6 +37,7 @@ pub(super) struct Slot {
     pub(super) incarnation: u32,
     pub(super) limits: Limits,
     pub(super) meter: Option<Meter>,
+    pub(super) caps: Caps,
     pub(super) in_flight: u32,
     pub(super) pace: Pace,
     pub(super) live: bool,
@@ -51,6 +53,14 @@ pub(super) struct Account {
 }
 
 impl Slot {
+    /// The configured limit that an attempt of `tokens` would break, if any.
+    pub(super) fn used_up(&self, now: Timestamp, tokens: u64) -> Option<LimitKind> {
+        if self.limits.max_in_flight.is_some_and(|most| self.in_flight >= most) {
+            return Some(LimitKind::InFlight);
+        }
+        self.meter.as_ref()?.exceeded(&self.limits, now, tokens)
+    }
+
     pub(super) fn forced(&self, now: Timestamp) -> Option<Forced> {
         self.forced.filter(|(_, until)| until.is_none_or(|until| until > now)).map(|(forced, _)| forced)
     }

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use super::{Binding, Forced, Registry, slot::Slot};
-use crate::{breaker::State, hold::QuarantineReason, table::DeploymentIndex, time::Timestamp};
+use crate::{breaker::State, caps::CapView, hold::QuarantineReason, table::DeploymentIndex, time::Timestamp};
 
 /// A breaker, as shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct DeploymentProtection {
     pub gate: Option<Timestamp>,
     /// Its quarantine.
     pub quarantine: Option<(QuarantineReason, Timestamp)>,
+    /// The rate that its refusals taught.
+    pub cap: Option<CapView>,
 }
 
 /// What protects an account now.
@@ -54,9 +56,11 @@ impl Registry {
                 breaker: slot.view(now),
                 gate: slot.hold.gated_until(now),
                 quarantine: slot.hold.quarantined(now),
+                cap: slot.caps.view(now),
             })
             .filter(|slot| {
-                slot.breaker.state != State::Closed || slot.gate.is_some() || slot.quarantine.is_some()
+                let held = slot.gate.is_some() || slot.quarantine.is_some() || slot.cap.is_some();
+                slot.breaker.state != State::Closed || held
             })
             .collect();
         deployments.sort_by(|a, b| a.deployment.cmp(&b.deployment));

@@ -26,6 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A probe's end has no known time; those who wait look again after so long.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// Whether a learned cap is waited for as a gate is: not while a lower tier may serve,
+/// since it lets requests through all the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caps {
+    Count,
+    PassOver,
+}
+
 /// What to do next.
 pub(super) enum Choice {
     Target { deployment: DeploymentIndex, tier: usize },
@@ -51,7 +59,7 @@ impl Request {
         if self.begin_round(context) {
             return Choice::Wait(self.not_before);
         }
-        let gate = tiers.filter_map(|tier| self.first_gate(context, tier)).min();
+        let gate = tiers.filter_map(|tier| self.first_gate(context, tier, Caps::Count)).min();
         let latest = context.now + GATE_WAIT_LAST;
         if let Some(gate) = gate.filter(|gate| *gate <= latest && *gate < self.deadline) {
             // Something else may open before the gate does.
@@ -138,7 +146,7 @@ impl Request {
         context: &mut Context<'_, R>,
         tier: usize,
     ) -> Option<Timestamp> {
-        let until = self.first_gate(context, tier)?;
+        let until = self.first_gate(context, tier, Caps::PassOver)?;
         let latest = self.gate_patience.unwrap_or(context.now + GATE_WAIT_IN_TIER);
         if until > latest || until >= self.deadline {
             return None;
@@ -148,13 +156,14 @@ impl Request {
     }
 
     /// The tier's earliest gate of a deployment that may be called once it opens.
-    fn first_gate<R: Rng>(&self, context: &Context<'_, R>, tier: usize) -> Option<Timestamp> {
+    fn first_gate<R: Rng>(&self, context: &Context<'_, R>, tier: usize, caps: Caps) -> Option<Timestamp> {
         let model = context.route.model;
         let repeat = self.may_repeat(context);
         let open = model.tiers[tier].targets.iter().map(|target| target.deployment);
         let open = open.filter(|deployment| self.is_open(model, tier, *deployment, repeat));
         let gates = open.filter_map(|deployment| match self.health(context, deployment)? {
             Health::Blocked(Block::Gate(until)) => Some(until),
+            Health::Blocked(Block::LearnedCap(until)) if caps == Caps::Count => Some(until),
             _ => None,
         });
         gates.min()
@@ -180,7 +189,7 @@ impl Request {
         let waits = targets(context.route).any(|deployment| {
             matches!(
                 self.health(context, deployment),
-                Some(Health::Blocked(Block::Breaker(_) | Block::Limit))
+                Some(Health::Blocked(Block::Breaker(_) | Block::Limit(_)))
             )
         });
         let patience = *self.patience.get_or_insert(context.now + PATIENCE);
@@ -194,8 +203,10 @@ impl Request {
     pub(super) fn next_opening<R: Rng>(&self, context: &Context<'_, R>) -> Option<Timestamp> {
         let openings =
             targets(context.route).filter_map(|deployment| match self.health(context, deployment)? {
-                Health::Blocked(Block::Gate(until) | Block::Breaker(until)) => Some(until),
-                Health::Blocked(Block::Limit) => Some(context.now + Duration::from_secs(1)),
+                Health::Blocked(Block::Gate(until) | Block::Breaker(until) | Block::LearnedCap(until)) => {
+                    Some(until)
+                }
+                Health::Blocked(Block::Limit(_)) => Some(context.now + Duration::from_secs(1)),
                 Health::Ready(_) | Health::Blocked(Block::Forced | Block::Quarantine(..)) => None,
             });
         openings.min()
