@@ -14,9 +14,13 @@ mod math;
 mod model;
 mod outage;
 mod presets;
+pub mod run;
+pub mod scenario;
 mod script;
+mod seeds;
+pub mod traffic;
 
-pub use congestion::Congestion;
+pub use congestion::{Congestion, Law};
 pub use limits::{RateGate, RateLimits};
 pub use model::{ErrorRates, InvalidModel, OutputLength, ProviderModel, Tpot, Ttft};
 pub use outage::{Outage, OutageKind};

@@ -8,7 +8,7 @@ use trunkline_routing::time::Timestamp;
 use crate::math;
 
 /// What an account may ask for. A bucket holds one minute's worth and starts full.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimits {
     /// Requests per minute. Default: no limit.

@@ -13,7 +13,7 @@ const NORMAL_MAX: f64 = 5.0;
 const SECONDS_MAX: f64 = 86_400.0;
 
 /// A normal draw with mean 0 and deviation 1 (Box and Muller).
-fn standard_normal(rng: &mut (impl Rng + ?Sized)) -> f64 {
+pub(crate) fn standard_normal(rng: &mut (impl Rng + ?Sized)) -> f64 {
     let radius = 1.0 - rng.random::<f64>();
     let angle = rng.random::<f64>() * core::f64::consts::TAU;
     let normal = libm::sqrt(-2.0 * libm::log(radius)) * libm::cos(angle);
@@ -23,6 +23,16 @@ fn standard_normal(rng: &mut (impl Rng + ?Sized)) -> f64 {
 /// A lognormal draw with the given median; `sigma` is the deviation of its logarithm.
 pub(crate) fn lognormal(median: f64, sigma: f64, rng: &mut (impl Rng + ?Sized)) -> f64 {
     median * libm::exp(sigma * standard_normal(rng))
+}
+
+/// An exponential draw with the given mean.
+pub(crate) fn exponential(mean: f64, rng: &mut (impl Rng + ?Sized)) -> f64 {
+    -mean * libm::log(1.0 - rng.random::<f64>())
+}
+
+/// The sine of so many turns.
+pub(crate) fn sine(turns: f64) -> f64 {
+    libm::sin(turns * core::f64::consts::TAU)
 }
 
 /// `base` to the power of `exponent`.

@@ -86,7 +86,7 @@ impl Default for OutputLength {
 }
 
 /// Share of calls that fail by chance, each 0..=1 and together at most 1. All default to 0.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ErrorRates {
     /// Answered 500.
@@ -99,6 +99,8 @@ pub struct ErrorRates {
     pub mid_stream_break: f64,
     /// Answered 200 without content.
     pub empty: f64,
+    /// Accepted and never answered.
+    pub silent: f64,
 }
 
 /// A parameter that makes no sense.
@@ -138,14 +140,32 @@ impl ProviderModel {
 }
 
 impl ErrorRates {
-    fn validate(&self) -> Result<(), InvalidModel> {
+    /// Share of calls that get no whole answer.
+    pub fn sum(&self) -> f64 {
+        self.http_500 + self.http_503 + self.http_429 + self.mid_stream_break + self.empty + self.silent
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(&self, more: &Self) -> Self {
+        Self {
+            http_500: self.http_500 + more.http_500,
+            http_503: self.http_503 + more.http_503,
+            http_429: self.http_429 + more.http_429,
+            mid_stream_break: self.mid_stream_break + more.mid_stream_break,
+            empty: self.empty + more.empty,
+            silent: self.silent + more.silent,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), InvalidModel> {
         in_range("errors.http_500", self.http_500, 0.0, 1.0)?;
         in_range("errors.http_503", self.http_503, 0.0, 1.0)?;
         in_range("errors.http_429", self.http_429, 0.0, 1.0)?;
         in_range("errors.mid_stream_break", self.mid_stream_break, 0.0, 1.0)?;
         in_range("errors.empty", self.empty, 0.0, 1.0)?;
-        let sum = self.http_500 + self.http_503 + self.http_429 + self.mid_stream_break + self.empty;
-        in_range("errors (their sum)", sum, 0.0, 1.0 + f64::EPSILON)
+        in_range("errors.silent", self.silent, 0.0, 1.0)?;
+        in_range("errors (their sum)", self.sum(), 0.0, 1.0 + f64::EPSILON)
     }
 }
 

@@ -126,6 +126,7 @@ impl ProviderModel {
         }
         match self.errors.draw(rng) {
             Chance::Refused(status, retry_after) => Script::refused(status, retry_after),
+            Chance::Silent => Script::without_answer(End::Silent),
             Chance::Empty => Script { end: End::Empty, ..self.answer(call, slow, rng) },
             Chance::Break => {
                 let answer = self.answer(call, slow, rng);
@@ -138,14 +139,16 @@ impl ProviderModel {
 
     /// A whole answer, `slow` times as slow as usual.
     pub fn answer(&self, call: Call, slow: f64, rng: &mut (impl Rng + ?Sized)) -> Script {
-        let factor = slow.max(1.0) * self.congestion.multiplier(call.in_flight);
+        let load = self.congestion.multiplier(call.in_flight);
+        let factor = slow.max(1.0) * load;
+        let decode = slow.max(1.0) * self.congestion.decode(load);
         let idle = self.ttft.base_s + self.ttft.per_1k_input_s * call.input_tokens as f64 / 1000.0;
         let ttft = math::lognormal(idle, self.ttft.sigma, rng) * factor;
         let head = ttft * self.ttft.head_share;
         let wanted = math::lognormal(self.output.median_tokens, self.output.sigma, rng);
         let wanted = (wanted.max(1.0) as u32).clamp(1, self.output.max_tokens.max(1));
         let tokens = wanted.min(call.max_output_tokens.unwrap_or(u32::MAX)).max(1);
-        let gap = |_| math::seconds(math::lognormal(self.tpot.median_s, self.tpot.sigma, rng) * factor);
+        let gap = |_| math::seconds(math::lognormal(self.tpot.median_s, self.tpot.sigma, rng) * decode);
         Script {
             status: 200,
             head_delay: math::seconds(head),
@@ -159,15 +162,16 @@ impl ProviderModel {
 }
 
 /// What chance decides about a call.
-enum Chance {
+pub(crate) enum Chance {
     Fine,
     Refused(u16, Option<Duration>),
     Break,
     Empty,
+    Silent,
 }
 
 impl ErrorRates {
-    fn draw(&self, rng: &mut (impl Rng + ?Sized)) -> Chance {
+    pub(crate) fn draw(&self, rng: &mut (impl Rng + ?Sized)) -> Chance {
         let mut left = rng.random::<f64>();
         let mut falls_in = |rate: f64| {
             left -= rate;
@@ -183,6 +187,8 @@ impl ErrorRates {
             Chance::Break
         } else if falls_in(self.empty) {
             Chance::Empty
+        } else if falls_in(self.silent) {
+            Chance::Silent
         } else {
             Chance::Fine
         }

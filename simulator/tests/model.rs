@@ -14,7 +14,7 @@ fn models() -> impl Strategy<Value = ProviderModel> {
     let speed = (0.0..10.0, 0.0..5.0, 0.0..3.0, 0.0..=1.0, 0.0..1.0, 0.0..3.0);
     let size = (1.0..2000.0, 0.0..3.0, 1..4096_u32);
     let load = (1..500_u32, 0.0..10.0, 0.1..8.0, 1.0..100.0);
-    let rates = (0.0..0.2, 0.0..0.2, 0.0..0.2, 0.0..0.2, 0.0..0.2);
+    let rates = (0.0..0.15, 0.0..0.15, 0.0..0.15, 0.0..0.15, 0.0..0.15, 0.0..0.15);
     (speed, size, load, rates, outages()).prop_map(|(speed, size, load, rates, outages)| ProviderModel {
         name: "any".to_owned(),
         ttft: Ttft { base_s: speed.0, per_1k_input_s: speed.1, sigma: speed.2, head_share: speed.3 },
@@ -25,6 +25,7 @@ fn models() -> impl Strategy<Value = ProviderModel> {
             strength: load.1,
             steepness: load.2,
             max_multiplier: load.3,
+            ..Congestion::default()
         },
         limits: RateLimits { requests_per_minute: Some(600), tokens_per_minute: Some(1_000_000) },
         errors: ErrorRates {
@@ -33,6 +34,7 @@ fn models() -> impl Strategy<Value = ProviderModel> {
             http_429: rates.2,
             mid_stream_break: rates.3,
             empty: rates.4,
+            silent: rates.5,
         },
         outages,
     })
