@@ -11,6 +11,7 @@ extern crate alloc;
 pub mod baseline;
 pub mod breaker;
 pub mod bucket;
+pub mod budget;
 pub mod caps;
 pub mod classify;
 pub mod decide;

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
 
-use crate::{money::NanoUsd, price::Schedule};
+use crate::{budget::Budget, money::NanoUsd, price::Schedule};
 
 /// Names one durable state of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct RoutingTable {
     pub virtual_models: Vec<VirtualModel>,
     /// By name. Empty: apps need no key.
     pub api_keys: Vec<ApiKey>,
+    /// By name.
+    pub budgets: Vec<Budget>,
 }
 
 /// Index into [`RoutingTable::deployments`].
