@@ -14,6 +14,7 @@ mod math;
 mod model;
 mod outage;
 mod presets;
+pub mod report;
 pub mod run;
 pub mod scenario;
 mod script;
