@@ -94,6 +94,24 @@ impl Breaker {
         self.policy = policy;
     }
 
+    /// Its constants.
+    pub const fn policy(&self) -> BreakerPolicy {
+        self.policy
+    }
+
+    /// One probe at a time from now on, as after an open time. One that is open or half
+    /// open stays so.
+    pub fn half_open(&mut self, now: Timestamp) {
+        self.advance(now);
+        if matches!(self.state, State::Closed | State::Ramping { .. }) {
+            self.epoch += 1;
+            self.half_open_epoch = self.epoch;
+            self.consecutive = 0;
+            self.broken_off = 0;
+            self.state = State::HalfOpen { probe: None, successes: 0 };
+        }
+    }
+
     /// The state, with time taken into account.
     pub fn state(&self, now: Timestamp) -> State {
         match self.state {

@@ -135,6 +135,9 @@ pub(crate) fn weigh(
     mut left_out: impl FnMut(DeploymentIndex, Reason),
 ) -> Vec<u32> {
     let tokens = profile.expected_tokens();
+    let tokens = tokens.input + tokens.output;
+    let fits = |other| eligibility::check(table.deployment(other), &model.constraints, profile, None).is_ok();
+    let floor = registry.floor(binding, model, now, tokens, fits);
     let shares: Vec<u8> = tier
         .targets
         .iter()
@@ -145,7 +148,7 @@ pub(crate) fn weigh(
                 left_out(target.deployment, Reason::Unfit(unfit));
                 return 0;
             }
-            match registry.health(binding, target.deployment, now, tokens.input + tokens.output) {
+            match registry.health_at_floor(binding, target.deployment, now, tokens, floor) {
                 Health::Ready(share) => share,
                 Health::Blocked(block) => {
                     left_out(target.deployment, Reason::Blocked(block));

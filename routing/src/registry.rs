@@ -23,12 +23,19 @@ use crate::{
 };
 
 mod bind;
+mod fleet;
+mod floor;
 mod hold;
+mod lease;
 mod slot;
 mod view;
 
 pub use bind::Binding;
 use bind::RotationKey;
+use fleet::Fleet;
+pub use fleet::{FleetState, FleetVerdict};
+use lease::Leased;
+pub use lease::{IdleLease, ProbeLease, ProbeResult};
 pub use slot::SlotId;
 use slot::{Account, Slot};
 pub use view::{AccountProtection, BreakerView, DeploymentProtection};
@@ -54,6 +61,8 @@ pub struct Ticket {
     /// Under which credential it started.
     credential: u32,
     started: Timestamp,
+    /// The lease under which it probes for the fleet.
+    lease: Option<Leased>,
 }
 
 /// Whether a deployment may get an attempt now.
@@ -76,6 +85,8 @@ pub enum Block {
     Gate(Timestamp),
     /// Its breaker is open, or a probe is on its way.
     Breaker(Timestamp),
+    /// The fleet's breaker is open, or another agent probes.
+    Fleet(Timestamp),
     /// That configured limit of this agent is used up.
     Limit(LimitKind),
     /// Its refusals or rate-limit headers taught that it takes no more until then.
@@ -109,6 +120,7 @@ pub struct Registry {
     /// Kept for deployments and providers that only a later table names.
     verdicts: BTreeMap<Box<str>, (Forced, Option<Timestamp>)>,
     missing: Vec<Box<str>>,
+    fleet: Fleet,
 }
 
 impl Registry {
@@ -124,6 +136,28 @@ impl Registry {
         deployment: DeploymentIndex,
         now: Timestamp,
         tokens: u64,
+    ) -> Health {
+        self.health_under(binding, deployment, now, tokens, true)
+    }
+
+    /// The same by what this agent knows itself, whatever the fleet says.
+    pub fn local_health(
+        &self,
+        binding: &Binding,
+        deployment: DeploymentIndex,
+        now: Timestamp,
+        tokens: u64,
+    ) -> Health {
+        self.health_under(binding, deployment, now, tokens, false)
+    }
+
+    fn health_under(
+        &self,
+        binding: &Binding,
+        deployment: DeploymentIndex,
+        now: Timestamp,
+        tokens: u64,
+        fleet: bool,
     ) -> Health {
         let Some(slot) = self.slot(binding.slot(deployment)) else { return Health::Blocked(Block::Forced) };
         let account = slot.account.and_then(|account| self.accounts.get(account));
@@ -149,6 +183,12 @@ impl Registry {
             Admission::Probe => 100,
             Admission::Rejected { until } => return Health::Blocked(Block::Breaker(until)),
         };
+        let fleet = if fleet && forced.is_none() { self.fleet_share(slot, now) } else { Ok(100) };
+        let share = match fleet {
+            Ok(100) => share,
+            Ok(percent) => (u16::from(share) * u16::from(percent) / 100).max(1) as u8,
+            Err(until) => return Health::Blocked(Block::Fleet(until)),
+        };
         if let Some(limit) = slot.used_up(now, tokens) {
             return Health::Blocked(Block::Limit(limit));
         }
@@ -167,8 +207,24 @@ impl Registry {
         tokens: u64,
     ) -> Ticket {
         let id = binding.slot(deployment);
+        let known = self.slot(id).is_some();
+        let lease = if known { self.take_lease(id.index as usize, now) } else { None };
+        Ticket { lease, ..self.start(binding, deployment, now, tokens) }
+    }
+
+    fn start(
+        &mut self,
+        binding: &Binding,
+        deployment: DeploymentIndex,
+        now: Timestamp,
+        tokens: u64,
+    ) -> Ticket {
+        let id = binding.slot(deployment);
+        if !self.fleet.is_empty() && self.slot(id).is_some() {
+            self.find_out(id.index as usize, now);
+        }
         let Some(slot) = self.slot_mut(id) else {
-            return Ticket { slot: id, entry: Entry::UNKNOWN, credential: 0, started: now };
+            return Ticket { slot: id, entry: Entry::UNKNOWN, credential: 0, started: now, lease: None };
         };
         slot.in_flight += 1;
         if let Some(meter) = &mut slot.meter {
@@ -176,11 +232,14 @@ impl Registry {
         }
         slot.caps.begin(now, tokens);
         let credential = slot.credentials;
-        Ticket { slot: id, entry: slot.breaker.begin(now), credential, started: now }
+        Ticket { slot: id, entry: slot.breaker.begin(now), credential, started: now, lease: None }
     }
 
     /// A result of an attempt. Returns whether the breaker opened.
     pub fn record(&mut self, ticket: Ticket, now: Timestamp, sample: Sample, rng: &mut impl Rng) -> bool {
+        if let Some(leased) = ticket.lease {
+            self.fleet.leases.settle(leased, now, sample);
+        }
         let Some(slot) = self.slot_mut(ticket.slot) else { return false };
         match sample {
             Sample::RateLimited => slot.caps.refused(ticket.started, now),
@@ -193,7 +252,20 @@ impl Registry {
         if matches!(sample, Sample::Success | Sample::Begun) {
             slot.hold.answered();
         }
-        slot.breaker.record(now, ticket.entry, sample, rng)
+        let opened = slot.breaker.record(now, ticket.entry, sample, rng);
+        if opened {
+            self.note_opening(ticket.slot, now, rng);
+        }
+        opened
+    }
+
+    /// A breaker opened: under which word of the fleet.
+    fn note_opening(&mut self, id: SlotId, now: Timestamp, rng: &mut impl Rng) {
+        let generation = self.slot(id).map_or(0, |slot| self.fleet.generation(slot.verdict));
+        if let Some(slot) = self.slot_mut(id) {
+            slot.base_generation = generation;
+            self.opened_alone(id.index as usize, now, rng);
+        }
     }
 
     /// An attempt looks bad, but its result will be known later only: free moves to
@@ -206,6 +278,9 @@ impl Registry {
 
     /// The attempt runs no more.
     pub fn release(&mut self, ticket: Ticket) {
+        if let Some(leased) = ticket.lease {
+            self.fleet.leases.vacate(leased);
+        }
         if let Some(slot) = self.slot_mut(ticket.slot) {
             slot.in_flight = slot.in_flight.saturating_sub(1);
         }

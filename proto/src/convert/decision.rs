@@ -159,6 +159,10 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
             ExclusionReason::LearnedCap,
             "its refusals or rate-limit headers taught that it takes no more now".into(),
         ),
+        Reason::Blocked(Block::Fleet(_)) => (
+            ExclusionReason::FleetBreaker,
+            "the fleet's breaker is open: other agents saw it fail, and at most one probes".into(),
+        ),
         Reason::ZeroWeight => (ExclusionReason::ZeroWeight, "its weight is 0 and others are there".into()),
     }
 }

@@ -60,6 +60,7 @@ impl Registry {
         }
         let slots_live = &self.slots;
         self.by_name.retain(|_, id| slots_live[id.index as usize].live);
+        self.find_verdicts();
         let rotations = self.bind_rotations(table);
         Binding { generation: self.generation, slots, rotations }
     }
@@ -113,6 +114,8 @@ impl Registry {
             in_flight: 0,
             pace: Pace::default(),
             live: true,
+            verdict: None,
+            base_generation: 0,
         };
         match self.slots.get_mut(id.index as usize) {
             Some(place) => *place = fresh,

@@ -41,6 +41,10 @@ pub(super) struct Slot {
     pub(super) in_flight: u32,
     pub(super) pace: Pace,
     pub(super) live: bool,
+    /// Where the fleet's verdict on it is.
+    pub(super) verdict: Option<usize>,
+    /// Generation of the fleet's verdict under which the breaker opened last. 0: none.
+    pub(super) base_generation: u64,
 }
 
 /// What is known of a provider under one credential.
@@ -50,6 +54,8 @@ pub(super) struct Account {
     pub(super) credential: Option<Credential>,
     pub(super) hold: Hold,
     pub(super) missing: bool,
+    /// Where the fleet's verdict on it is.
+    pub(super) verdict: Option<usize>,
 }
 
 impl Slot {

@@ -14,6 +14,8 @@ pub struct BreakerView {
     pub forced: Option<Forced>,
     /// Openings in a row.
     pub openings: u32,
+    /// Generation of the fleet's verdict that was held when it opened last. 0: none.
+    pub base_generation: u64,
 }
 
 /// What protects a deployment now.
@@ -43,7 +45,8 @@ pub struct AccountProtection {
 impl Registry {
     /// The breaker of a deployment, as shown. One that is gone is shown forced open.
     pub fn breaker(&self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp) -> BreakerView {
-        let gone = BreakerView { state: State::Closed, forced: Some(Forced::Open), openings: 0 };
+        let gone =
+            BreakerView { state: State::Closed, forced: Some(Forced::Open), openings: 0, base_generation: 0 };
         self.slot(binding.slot(deployment)).map_or(gone, |slot| slot.view(now))
     }
 
@@ -83,6 +86,7 @@ impl Slot {
             state: self.breaker.state(now),
             forced: self.forced(now),
             openings: self.breaker.openings(),
+            base_generation: self.base_generation,
         }
     }
 }

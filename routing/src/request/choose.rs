@@ -128,7 +128,23 @@ impl Request {
         let wanted = context.table.deployment(deployment);
         eligibility::check(wanted, &model.constraints, &self.profile, self.window_over).ok()?;
         let tokens = self.profile.expected_tokens();
-        Some(context.registry.health(context.binding, deployment, context.now, tokens.input + tokens.output))
+        let tokens = tokens.input + tokens.output;
+        let health = context.registry.health(context.binding, deployment, context.now, tokens);
+        // The fleet's word alone leaves no request without a target.
+        if matches!(health, Health::Blocked(Block::Fleet(_))) && self.is_floor(context, deployment, tokens) {
+            return Some(context.registry.local_health(context.binding, deployment, context.now, tokens));
+        }
+        Some(health)
+    }
+
+    fn is_floor<R: Rng>(&self, context: &Context<'_, R>, deployment: DeploymentIndex, tokens: u64) -> bool {
+        let model = context.route.model;
+        let fits = |other| {
+            let wanted = context.table.deployment(other);
+            !self.refused.contains(&other)
+                && eligibility::check(wanted, &model.constraints, &self.profile, self.window_over).is_ok()
+        };
+        context.registry.floor(context.binding, model, context.now, tokens, fits) == Some(deployment)
     }
 
     pub(super) fn is_ready<R: Rng>(&self, context: &Context<'_, R>, deployment: DeploymentIndex) -> bool {
@@ -189,7 +205,7 @@ impl Request {
         let waits = targets(context.route).any(|deployment| {
             matches!(
                 self.health(context, deployment),
-                Some(Health::Blocked(Block::Breaker(_) | Block::Limit(_)))
+                Some(Health::Blocked(Block::Breaker(_) | Block::Fleet(_) | Block::Limit(_)))
             )
         });
         let patience = *self.patience.get_or_insert(context.now + PATIENCE);
@@ -203,9 +219,12 @@ impl Request {
     pub(super) fn next_opening<R: Rng>(&self, context: &Context<'_, R>) -> Option<Timestamp> {
         let openings =
             targets(context.route).filter_map(|deployment| match self.health(context, deployment)? {
-                Health::Blocked(Block::Gate(until) | Block::Breaker(until) | Block::LearnedCap(until)) => {
-                    Some(until)
-                }
+                Health::Blocked(
+                    Block::Gate(until)
+                    | Block::Breaker(until)
+                    | Block::Fleet(until)
+                    | Block::LearnedCap(until),
+                ) => Some(until),
                 Health::Blocked(Block::Limit(_)) => Some(context.now + Duration::from_secs(1)),
                 Health::Ready(_) | Health::Blocked(Block::Forced | Block::Quarantine(..)) => None,
             });
