@@ -47,6 +47,7 @@ pub fn learn(
 
 /// Tells gate and quarantine, not the breaker.
 pub(crate) fn hold(registry: &mut Registry, ticket: Ticket, now: Timestamp, classified: &Classified) {
+    registry.note_class(ticket, classified.class);
     if let Some(gate) = classified.gate {
         registry.gate(ticket, now, gate);
     }

@@ -35,7 +35,7 @@ use bind::RotationKey;
 use fleet::Fleet;
 pub use fleet::{FleetState, FleetVerdict};
 use lease::Leased;
-pub use lease::{IdleLease, ProbeLease, ProbeResult};
+pub use lease::{IdleLease, ProbeLease, ProbeOutcome, ProbeResult};
 pub use slot::SlotId;
 use slot::{Account, Slot};
 pub use view::{AccountProtection, BreakerView, DeploymentProtection};

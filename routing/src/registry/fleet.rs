@@ -228,7 +228,6 @@ impl Registry {
         }
         self.fleet.held = next.into_values().collect();
         self.find_verdicts();
-        self.fleet.leases.end_expired(now);
     }
 
     /// The control plane was heard; it counts as heard until `until`.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use trunkline_routing::{
     breaker::{Sample, State},
-    registry::{Block, Health},
+    classify::{ErrorFields, OutcomeClass, classify},
+    learn::learn,
+    money::NanoUsd,
+    registry::{Block, Health, ProbeLease, ProbeOutcome, ProbeResult, Ticket},
     table::DeploymentIndex,
 };
 
@@ -15,42 +18,68 @@ fn ready(world: &World, at: u32) -> bool {
     matches!(health, Health::Ready(_))
 }
 
+fn begin(world: &mut World, at: u32) -> Ticket {
+    assert!(ready(world, at));
+    world.registry.begin(&world.binding, DeploymentIndex(at), world.now, 1)
+}
+
 fn pass(world: &mut World, seconds: u64) {
     world.now = world.now + Duration::from_secs(seconds);
 }
 
 #[test]
-fn a_lease_admits_one_attempt_at_a_time_and_reports_what_came_of_it() {
+fn a_lease_admits_one_request_and_reports_what_came_of_it() {
     let mut world = World::new();
     world.publish(&[(0, 1, 4, 1)], false);
     assert!(!ready(&world, 0) && ready(&world, 1));
-    world.grant(0, 0, 10);
-    assert!(ready(&world, 0));
-    let ticket = world.registry.begin(&world.binding, DeploymentIndex(0), world.now, 1);
+    world.grant(0, false, 0, 10);
+    let left = begin(&mut world, 0);
     assert!(!ready(&world, 0), "one in flight is all");
-    pass(&mut world, 2);
+    world.registry.release(left);
+    assert!(ready(&world, 0), "its caller left: the next request may");
+    let ticket = begin(&mut world, 0);
+    world.registry.record(left, world.now, Sample::Failure, &mut world.rng);
+    assert_eq!(world.registry.take_probe_results(), [], "not the one that left");
     world.registry.record(ticket, world.now, Sample::Success, &mut world.rng);
     world.registry.release(ticket);
-    let results = world.registry.take_probe_results();
-    assert_eq!(results.len(), 1);
-    assert_eq!((results[0].lease_id, results[0].generation, results[0].successes), (1, 4, 1));
-    assert_eq!(results[0].took, Duration::from_secs(2));
-    assert!(ready(&world, 0), "the next probe under the same lease");
-    let ticket = world.registry.begin(&world.binding, DeploymentIndex(0), world.now, 1);
-    world.registry.record(ticket, world.now, Sample::RateLimited, &mut world.rng);
+    let expected = ProbeResult {
+        deployment: "p/a".into(),
+        lease_id: 1,
+        generation: 4,
+        outcome: ProbeOutcome::Succeeded,
+        class: Some(OutcomeClass::Ok),
+        cost: None,
+    };
+    assert_eq!(world.registry.take_probe_results(), [expected]);
+    assert!(!ready(&world, 0), "the result ends the lease");
+}
+
+#[test]
+fn a_rate_limit_fails_a_probe_and_an_older_word_does_not_give_the_lease_again() {
+    let mut world = World::new();
+    world.publish(&[(0, 1, 4, 1)], false);
+    world.grant(0, false, 0, 10);
+    let ticket = begin(&mut world, 0);
+    let refused = classify(429, &ErrorFields::default(), None);
+    learn(&mut world.registry, ticket, world.now, &refused, &mut world.rng);
     world.registry.release(ticket);
     let results = world.registry.take_probe_results();
-    assert_eq!((results[0].attempts, results[0].successes, results[0].sample), (2, 1, Sample::RateLimited));
-    assert!(!ready(&world, 0), "a failed probe ends the lease");
+    assert_eq!(
+        (results[0].outcome, results[0].class),
+        (ProbeOutcome::Failed, Some(OutcomeClass::RateLimited))
+    );
+    pass(&mut world, 5);
+    world.tell_leases();
+    assert!(!ready(&world, 0), "its result is known here");
 }
 
 #[test]
 fn a_lease_of_another_generation_or_past_its_end_admits_nothing() {
     let mut world = World::new();
     world.publish(&[(0, 0, 4, 60)], false);
-    world.grant(0, 1, 10);
+    world.grant(0, false, 1, 10);
     assert!(!ready(&world, 0));
-    world.grant(0, 0, 10);
+    world.grant(0, false, 0, 10);
     assert!(ready(&world, 0));
     pass(&mut world, 10);
     assert!(!ready(&world, 0));
@@ -65,7 +94,7 @@ fn a_local_open_rejects_even_under_a_lease() {
         world.registry.release(ticket);
     }
     world.publish(&[(0, 1, 4, 1)], false);
-    world.grant(0, 0, 20);
+    world.grant(0, false, 0, 20);
     let health = world.registry.health(&world.binding, DeploymentIndex(0), world.now, 1);
     assert!(matches!(health, Health::Blocked(Block::Breaker(_))), "{health:?}");
     pass(&mut world, 4);
@@ -73,16 +102,17 @@ fn a_local_open_rejects_even_under_a_lease() {
 }
 
 #[test]
-fn a_providers_verdict_and_lease_are_for_all_its_deployments() {
+fn a_providers_verdict_is_for_all_its_deployments_and_a_lease_for_one_of_them() {
     let mut world = World::new();
-    world.publish(&[(3, 0, 1, 10)], false);
+    world.publish(&[(3, 0, 1, 10), (1, 0, 9, 10)], false);
     assert_eq!([0, 1, 2].map(|at| ready(&world, at)), [false, false, true]);
-    world.grant(3, 0, 10);
-    assert_eq!([0, 1].map(|at| ready(&world, at)), [true, true]);
-    let ticket = world.registry.begin(&world.binding, DeploymentIndex(1), world.now, 1);
-    assert_eq!([0, 1].map(|at| ready(&world, at)), [false, false]);
+    world.grant(1, true, 0, 10);
+    assert_eq!([0, 1].map(|at| ready(&world, at)), [false, true], "through both verdicts");
+    let ticket = begin(&mut world, 1);
+    assert!(!ready(&world, 1));
     world.registry.release(ticket);
-    assert_eq!([0, 1].map(|at| ready(&world, at)), [true, true], "the caller left: the next may");
+    world.grant(1, false, 0, 10);
+    assert!(ready(&world, 1), "for its own verdict as well");
 }
 
 #[test]
@@ -149,18 +179,36 @@ fn a_breaker_tells_the_generation_under_which_it_opened() {
 #[test]
 fn idle_leases_are_due_at_half_their_time_and_checks_at_once() {
     let mut world = World::new();
-    world.publish(&[(0, 1, 1, 1)], false);
-    world.grant(0, 0, 10);
-    world.grant(2, 0, 10);
+    world.publish(&[(0, 1, 4, 1)], false);
+    let lease = |at: usize, id: u64, is_check: bool| ProbeLease {
+        deployment: ["p/a", "p/b", "q/c"][at],
+        lease_id: id,
+        generation: if is_check { 0 } else { 4 },
+        expires: world.now + Duration::from_secs(10),
+        is_check,
+    };
+    let leases = [lease(0, 1, false), lease(2, 2, true), lease(1, 3, true)];
+    world.registry.set_leases(leases, world.now);
     let idle = world.registry.idle_leases(world.now);
-    let told: Vec<_> = idle
-        .iter()
-        .map(|lease| (&*lease.subject, lease.is_check, lease.due.since(world.now).as_secs()))
-        .collect();
-    assert_eq!(told, [("p/a", false, 5), ("q/c", true, 0)]);
-    let ticket = world.registry.begin_leased(&world.binding, DeploymentIndex(2), 2, world.now, 1).unwrap();
-    assert!(world.registry.begin_leased(&world.binding, DeploymentIndex(2), 2, world.now, 1).is_none());
+    let told: Vec<_> =
+        idle.iter().map(|lease| (&*lease.deployment, lease.due.since(world.now).as_secs())).collect();
+    assert_eq!(told, [("p/a", 5), ("q/c", 0), ("p/b", 0)]);
+    let mut leased =
+        |at: u32, id: u64| world.registry.begin_leased(&world.binding, DeploymentIndex(at), id, world.now, 1);
+    assert!(leased(1, 2).is_none(), "the lease of another deployment");
+    let ticket = leased(2, 2).unwrap();
+    assert!(leased(2, 2).is_none(), "one call per lease");
+    world.registry.note_cost(ticket, Some(NanoUsd(70)));
     world.registry.record(ticket, world.now, Sample::Success, &mut world.rng);
     world.registry.release(ticket);
-    assert_eq!(world.registry.idle_leases(world.now).len(), 1, "one check per lease");
+    world.registry.give_back_lease(1, world.now);
+    let told: Vec<_> = world
+        .registry
+        .take_probe_results()
+        .into_iter()
+        .map(|result| (result.lease_id, result.outcome, result.cost))
+        .collect();
+    let cost = Some(NanoUsd(70));
+    assert_eq!(told, [(2, ProbeOutcome::Succeeded, cost), (1, ProbeOutcome::Unused, None)]);
+    assert_eq!(world.registry.idle_leases(world.now).len(), 1);
 }

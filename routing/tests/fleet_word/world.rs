@@ -20,6 +20,10 @@ const DEPLOYMENTS: [&str; 3] = ["p/a", "p/b", "q/c"];
 const SUBJECTS: [&str; 5] = ["p/a", "p/b", "q/c", "p", "q"];
 const PROVIDER_OF: [&str; 3] = ["p", "p", "q"];
 
+fn subject(name: &str) -> usize {
+    SUBJECTS.iter().position(|subject| *subject == name).unwrap()
+}
+
 fn table() -> RoutingTable {
     let provider = |name: &str| Provider {
         name: name.into(),
@@ -67,8 +71,9 @@ pub(crate) fn model(tiers: &[&[(u32, u32)]]) -> VirtualModel {
 pub(crate) enum Event {
     /// Each subject's state and generation, and the seconds that OPEN lasts.
     Publish(Vec<(usize, u8, u64, u64)>, bool),
-    /// Subject, how far its generation is off, seconds.
-    Grant(usize, u64, u64),
+    /// Deployment, whether for its provider's verdict, how far the generation is off,
+    /// seconds.
+    Grant(usize, bool, u64, u64),
     Force(usize, u8, u64),
     Begin(usize),
     Record(usize, u8),
@@ -82,7 +87,8 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
     let verdict = (0..SUBJECTS.len(), 0_u8..4, 1_u64..6, 1_u64..20);
     prop_oneof![
         2 => (vec(verdict, 0..4), prop::bool::weighted(0.1)).prop_map(|(all, epoch)| Event::Publish(all, epoch)),
-        3 => (0..SUBJECTS.len(), 0_u64..2, 1_u64..30).prop_map(|(at, off, ttl)| Event::Grant(at, off, ttl)),
+        3 => (0..DEPLOYMENTS.len(), any::<bool>(), 0_u64..2, 1_u64..30)
+            .prop_map(|(at, provider, off, ttl)| Event::Grant(at, provider, off, ttl)),
         1 => (0..DEPLOYMENTS.len(), 0_u8..3, 1_u64..60).prop_map(|(at, how, ttl)| Event::Force(at, how, ttl)),
         8 => (0..DEPLOYMENTS.len()).prop_map(Event::Begin),
         6 => (any::<usize>(), 0_u8..6).prop_map(|(at, what)| Event::Record(at, what)),
@@ -109,9 +115,10 @@ impl Held {
 #[derive(Clone, Debug)]
 struct Lease {
     id: u64,
-    subject: usize,
+    at: usize,
     generation: u64,
     expires: Timestamp,
+    done: bool,
 }
 
 #[derive(Debug)]
@@ -204,17 +211,24 @@ impl World {
         self.hear(true);
     }
 
-    pub(crate) fn grant(&mut self, subject: usize, off: u64, seconds: u64) {
+    pub(crate) fn grant(&mut self, at: usize, provider: bool, off: u64, seconds: u64) {
+        let subject = subject(if provider { PROVIDER_OF[at] } else { DEPLOYMENTS[at] });
         let generation = self.held.get(&subject).map_or(1, |held| held.generation) - off.min(1);
         let expires = self.now + Duration::from_secs(seconds);
-        self.leases.retain(|lease| lease.subject != subject && lease.expires > self.now);
-        self.leases.push(Lease { id: self.next_lease, subject, generation, expires });
+        self.leases.retain(|lease| lease.at != at && lease.expires > self.now);
+        self.leases.push(Lease { id: self.next_lease, at, generation, expires, done: false });
         self.next_lease += 1;
+        self.tell_leases();
+    }
+
+    /// Those that are done are told as well: the control plane may not know yet.
+    pub(crate) fn tell_leases(&mut self) {
         let leases = self.leases.iter().map(|lease| ProbeLease {
-            subject: SUBJECTS[lease.subject],
+            deployment: DEPLOYMENTS[lease.at],
             lease_id: lease.id,
             generation: lease.generation,
             expires: lease.expires,
+            is_check: false,
         });
         self.registry.set_leases(leases, self.now);
     }
@@ -235,21 +249,16 @@ impl World {
         self.forced.get(&at).filter(|(_, until)| *until > self.now).map(|(forced, _)| *forced)
     }
 
-    /// Leases that admit one attempt at the deployment now, by the model.
+    /// The lease that admits one attempt at the deployment now, by the model.
     fn usable(&self, at: usize) -> Option<&Lease> {
-        let own = SUBJECTS.iter().position(|subject| *subject == DEPLOYMENTS[at]);
-        let provider = SUBJECTS.iter().position(|subject| *subject == PROVIDER_OF[at]);
-        let subjects = [own, provider];
-        let admits = |lease: &&Lease| {
-            let verdict = self.held.get(&lease.subject);
-            subjects.contains(&Some(lease.subject))
+        let blocking = self.blocking(at);
+        self.leases.iter().find(|lease| {
+            lease.at == at
+                && !lease.done
                 && lease.expires > self.now
-                && verdict.is_some_and(|held| held.blocks() && held.generation == lease.generation)
-                && !self.running.iter().any(|(_, used, said)| *used == Some(lease.id) && !said)
-        };
-        // The deployment's own first.
-        let own_lease = self.leases.iter().filter(|lease| Some(lease.subject) == own).find(admits);
-        own_lease.or_else(|| self.leases.iter().find(admits))
+                && blocking.iter().any(|held| held.generation == lease.generation)
+                && !self.running.iter().any(|(_, used, _)| *used == Some(lease.id))
+        })
     }
 
     /// The verdicts that block the deployment while the control plane is heard.
@@ -270,7 +279,10 @@ impl World {
                 assert_eq!(health, Health::Blocked(Block::Forced));
                 return;
             }
-            Some(Forced::Closed) => assert_eq!(health, Health::Ready(100)),
+            // Its learned cap is none of the fleet's.
+            Some(Forced::Closed) => {
+                assert!(matches!(health, Health::Ready(100) | Health::Blocked(Block::LearnedCap(_))));
+            }
             None if heard && !blocking.is_empty() && lease.is_none() => {
                 assert!(matches!(health, Health::Blocked(Block::Fleet(_) | Block::Breaker(_))), "{health:?}");
                 return;
@@ -297,7 +309,7 @@ impl World {
     pub(crate) fn step(&mut self, event: &Event) {
         match event {
             Event::Publish(all, other) => self.publish(all, *other),
-            Event::Grant(subject, off, seconds) => self.grant(*subject, *off, *seconds),
+            Event::Grant(at, provider, off, seconds) => self.grant(*at, *provider, *off, *seconds),
             Event::Force(at, how, seconds) => self.force(*at, *how, *seconds),
             Event::Begin(at) => self.begin(*at),
             Event::Record(at, what) if !self.running.is_empty() => {
@@ -312,7 +324,14 @@ impl World {
                 ];
                 let sample = samples[*what as usize];
                 self.registry.record(self.running[at].0, self.now, sample, &mut self.rng);
-                self.running[at].2 |= sample != Sample::Neutral;
+                let (_, used, said) = &mut self.running[at];
+                if sample != Sample::Neutral && !core::mem::replace(said, true) {
+                    let used = *used;
+                    for lease in self.leases.iter_mut().filter(|lease| Some(lease.id) == used) {
+                        lease.done = true;
+                    }
+                    self.tell_leases();
+                }
             }
             Event::Release(at) if !self.running.is_empty() => {
                 let (ticket, ..) = self.running.swap_remove(at % self.running.len());
