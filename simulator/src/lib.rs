@@ -19,6 +19,7 @@ pub mod run;
 pub mod scenario;
 mod script;
 mod seeds;
+pub mod spending;
 pub mod traffic;
 
 pub use congestion::{Congestion, Law};

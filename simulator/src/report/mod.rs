@@ -3,9 +3,11 @@
 
 pub mod acceptance;
 mod comparison;
+mod complexity;
 mod interval;
 mod metric;
 
 pub use comparison::{Cell, PolicyRuns};
+pub use complexity::{Complexity, complexity};
 pub use interval::Interval;
 pub use metric::Metric;

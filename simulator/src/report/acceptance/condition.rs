@@ -19,6 +19,8 @@ pub struct Condition {
     pub sense: Sense,
     /// To what.
     pub bound: Bound,
+    /// The only traffic that it is about. None: any.
+    pub only_with: Option<&'static str>,
 }
 
 /// How a figure stands to its bound.
@@ -97,11 +99,16 @@ impl Figure {
 
     const fn is(self, sense: Sense, bound: Bound) -> Condition {
         let Self { scenario, policy, metric } = self;
-        Condition { scenario, policy, metric, sense, bound }
+        Condition { scenario, policy, metric, sense, bound, only_with: None }
     }
 }
 
 impl Condition {
+    /// The same, for one traffic only.
+    pub(super) const fn only_with(self, traffic: &'static str) -> Self {
+        Self { only_with: Some(traffic), ..self }
+    }
+
     /// Every policy that must be run for it.
     pub fn policies(&self) -> impl Iterator<Item = &'static str> {
         let other = match self.bound {

@@ -41,6 +41,6 @@ pub(super) const ROWS: [Row; 4] = [
             figure("15", LATENCY, Success).at_least(0.998),
             figure("15", LATENCY, Regret).at_most_times(0.65, P2C),
         ],
-        must_fail: &[figure("15", ARGMIN, Success).below(0.95)],
+        must_fail: &[figure("15", ARGMIN, Success).below(0.95).only_with("mixed-a")],
     },
 ];
