@@ -8,8 +8,9 @@ use trunkline_proto::{
     admin::v1::Config,
     convert::routing_table,
     types::v1::{
-        ApiKey, BreakerPolicy, Constraints, Credential, Deployment, Dialect, HealthCheck, OnCancel, Price,
-        Provider, Retry, Strategy, Target, Tier, Timeouts, VirtualModel, credential,
+        Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, Dialect, HealthCheck,
+        Hedge, OnCancel, Price, Provider, Retry, Slo, Strategy, Target, Tier, Timeouts, VirtualModel,
+        credential,
     },
 };
 use trunkline_routing::table::{Capabilities, RoutingTable, Version};
@@ -210,13 +211,18 @@ providers[2].name: "a-b" is the name of providers[1] already"#;
 fn everything_wrong_with_virtual_models_and_keys_is_said_at_once() {
     let mut config = config();
     let bad = &mut config.virtual_models[1];
-    bad.strategy = Strategy::Balanced.into();
+    bad.strategy = Strategy::Predictive.into();
     bad.deadline = Some(prost_types::Duration { seconds: 0, nanos: 5_000_000 });
     bad.constraints = Some(Constraints {
         require: vec!["fly".to_owned()],
         min_quality: Some(f64::NEG_INFINITY),
         max_usd_per_request: "much".to_owned(),
+        regions: vec!["mars".to_owned()],
     });
+    bad.slo = Some(Slo { ttft: Some(seconds(3)), total: Some(seconds(2)) });
+    bad.balance = Some(Balance { usd_per_second: "-1".to_owned(), usd_per_quality_point: "x".to_owned() });
+    bad.hedge = Some(Hedge { budget_percent: Some(101) });
+    bad.affinity = Some(Affinity { key: 9 });
     bad.retry = Some(Retry { max_attempts: Some(0), retry_budget_percent: Some(101) });
     bad.on_context_length = 9;
     bad.tiers[0].targets[1] = target("b/z");
@@ -231,10 +237,11 @@ fn everything_wrong_with_virtual_models_and_keys_is_said_at_once() {
     config.api_keys.push(key);
     assert_eq!(
         refusal(&config),
-        r#"virtual_models[1].strategy: STRATEGY_BALANCED is not built yet
+        r#"virtual_models[1].strategy: STRATEGY_PREDICTIVE is not built yet
 virtual_models[1].constraints.require[0]: "fly" is not known; known are: tools, vision, json_schema, streaming, embeddings
 virtual_models[1].constraints.min_quality: -inf is out of range: 0 to 1
 virtual_models[1].constraints.max_usd_per_request: "much" is not a decimal number such as 0.15
+virtual_models[1].constraints.regions[0]: no provider has the region "mars"
 virtual_models[1].deadline: 5ms is out of range: 10ms to 86400s
 virtual_models[1].retry.max_attempts: 0 is out of range: 1 to 10
 virtual_models[1].retry.retry_budget_percent: 101 is out of range: 0 to 100
@@ -243,6 +250,11 @@ virtual_models[1].tiers[0].targets[1].deployment: "b/z" is in targets[0] already
 virtual_models[1].tiers[1].targets[0].deployment: no deployment is called "b/zz"
 virtual_models[1].tiers[1].max_attempts: 0 is out of range: 1 to 4294967295
 virtual_models[1].tiers[1].timeouts.idle: 0ns is out of range: 1ms to 86400s
+virtual_models[1].slo.total: 2s is shorter than ttft, 3s
+virtual_models[1].balance.usd_per_second: "-1" is negative
+virtual_models[1].balance.usd_per_quality_point: "x" is not a decimal number such as 0.15
+virtual_models[1].hedge.budget_percent: 101 is out of range: 0 to 100
+virtual_models[1].affinity.key: 9 is not a value of this enum
 virtual_models[1].on_context_length: 9 is not a value of this enum
 virtual_models[2].name: "mail" is the name of virtual_models[0] already
 virtual_models[2].tiers: must not be empty: 1 to 16
@@ -258,4 +270,32 @@ fn a_huge_chain_is_refused() {
     let tier = config.virtual_models[0].tiers[0].clone();
     config.virtual_models[0].tiers = vec![tier; 17];
     assert_eq!(refusal(&config), "virtual_models[0].tiers: holds 17, at most 16 are allowed");
+}
+
+#[test]
+fn what_the_strategies_that_predict_are_told_arrives() {
+    use trunkline_routing::table;
+    let mut config = config();
+    config.providers[0].region = "eu".to_owned();
+    let one = &mut config.virtual_models[0];
+    one.strategy = Strategy::Balanced.into();
+    one.slo = Some(Slo { ttft: Some(seconds(2)), total: None });
+    one.balance = Some(Balance { usd_per_second: "0.5".to_owned(), usd_per_quality_point: String::new() });
+    one.hedge = Some(Hedge { budget_percent: Some(0) });
+    one.affinity = Some(Affinity { key: v1_session() });
+    one.constraints.get_or_insert_default().regions = vec!["eu".to_owned()];
+    let name = one.name.clone();
+    let table = routing_table(version(), &config).unwrap();
+    let made = table.virtual_model(&name).unwrap();
+    assert_eq!(made.strategy, table::Strategy::Balanced);
+    assert_eq!(made.slo, table::Slo { ttft: Some(std::time::Duration::from_secs(2)), total: None });
+    let usual = table::Balance::default().nano_usd_per_quality_point;
+    let wanted = table::Balance { nano_usd_per_second: 500_000_000, nano_usd_per_quality_point: usual };
+    assert_eq!(made.balance, wanted);
+    assert_eq!((made.hedge_budget_percent, made.affinity), (0, table::Affinity::Session));
+    assert_eq!(made.constraints.regions, ["eu".into()]);
+}
+
+fn v1_session() -> i32 {
+    trunkline_proto::types::v1::AffinityKey::Session.into()
 }

@@ -8,8 +8,8 @@ use trunkline_proto::{
     agent::v1::{Resource, SyncResponse, Update},
     convert::{routing_table, routing_table_lenient, sync},
     types::v1::{
-        ApiKey, Constraints, Credential, Deployment, Dialect, HealthCheck, Provider, Strategy, Target, Tier,
-        VirtualModel,
+        Affinity, ApiKey, Constraints, Credential, Deployment, Dialect, HealthCheck, Provider, Strategy,
+        Target, Tier, VirtualModel,
     },
 };
 use trunkline_routing::{
@@ -81,7 +81,8 @@ fn what_is_known_is_converted_as_always_and_what_is_wrong_is_refused() {
 fn unknown_ways_to_do_the_same_are_taken_as_the_default() {
     let mut new = config();
     new.virtual_models[0].strategy = 99;
-    new.virtual_models[1].strategy = Strategy::Latency.into();
+    new.virtual_models[1].strategy = Strategy::Predictive.into();
+    new.virtual_models[1].affinity = Some(Affinity { key: 94 });
     new.virtual_models[1].on_context_length = 98;
     new.virtual_models[1].on_content_filter = 97;
     new.providers[0].on_cancel = 96;
@@ -91,11 +92,12 @@ fn unknown_ways_to_do_the_same_are_taken_as_the_default() {
         "providers[0].on_cancel: 96 is not a value of this enum; taken as ON_CANCEL_ABORT",
         "providers[1].health_check.mode: 95 is not a value of this enum; taken as HEALTH_CHECK_MODE_PASSIVE",
         "virtual_models[0].strategy: 99 is not a value of this enum; taken as STRATEGY_WEIGHTED",
-        "virtual_models[1].strategy: STRATEGY_LATENCY is not built yet; taken as STRATEGY_WEIGHTED",
+        "virtual_models[1].strategy: STRATEGY_PREDICTIVE is not built yet; taken as STRATEGY_WEIGHTED",
         "virtual_models[1].on_context_length: 98 is not a value of this enum; \
          taken as CONTEXT_LENGTH_ACTION_FALLBACK",
         "virtual_models[1].on_content_filter: 97 is not a value of this enum; \
          taken as CONTENT_FILTER_ACTION_RETURN",
+        "virtual_models[1].affinity.key: 94 is not a value of this enum; taken as absent",
     ];
     assert_eq!(assumed, expected.join("\n"));
     assert_eq!(table.virtual_models[0].strategy, Picked::Weighted);

@@ -15,8 +15,9 @@ use trunkline_routing::{
     request::{Context, Directive, Request},
     swrr::Rotation,
     table::{
-        BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect, Limits, Provider,
-        ProviderIndex, RoutingTable, Strategy, Target, Tier, Timeouts, VirtualModel,
+        Affinity, Balance, BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect,
+        HealthCheck, Limits, Provider, ProviderIndex, RoutingTable, Slo, Strategy, Target, Tier, Timeouts,
+        VirtualModel,
     },
     time::Timestamp,
 };
@@ -30,6 +31,8 @@ fn table() -> RoutingTable {
         base_url: "https://provider.test".into(),
         credential: None,
         allow_private_network: false,
+        region: None,
+        health_check: HealthCheck::default(),
     };
     let deployment = |index: u32| Deployment {
         name: format!("p{index:02}/model").into(),
@@ -50,7 +53,16 @@ fn table() -> RoutingTable {
         virtual_models: vec![VirtualModel {
             name: "chat".into(),
             strategy: Strategy::Weighted,
-            constraints: Constraints { require: Capabilities::TOOLS, min_quality: Some(0.5), max_cost: None },
+            slo: Slo::default(),
+            balance: Balance::default(),
+            hedge_budget_percent: 2,
+            affinity: Affinity::None,
+            constraints: Constraints {
+                require: Capabilities::TOOLS,
+                min_quality: Some(0.5),
+                max_cost: None,
+                regions: Vec::new(),
+            },
             deadline: Duration::from_secs(60),
             max_attempts: 3,
             retry_budget_percent: 20,

@@ -41,6 +41,40 @@ impl RetryBucket {
     }
 }
 
+/// Hedges that may be spent at once.
+const HEDGE_BURST: u32 = 10;
+
+/// The same for attempts that race a slow one; starts full too.
+#[derive(Clone, Debug)]
+pub struct HedgeBucket {
+    hundredths: u32,
+}
+
+impl Default for HedgeBucket {
+    fn default() -> Self {
+        Self { hundredths: HEDGE_BURST * ONE }
+    }
+}
+
+impl HedgeBucket {
+    /// A request came in; `percent` of a token is earned.
+    pub fn earn(&mut self, percent: u32) {
+        self.hundredths = self.hundredths.saturating_add(percent).min(HEDGE_BURST * ONE);
+    }
+
+    /// Pays for one hedge. False: there is nothing to pay with.
+    pub fn spend(&mut self) -> bool {
+        let rest = self.hundredths.checked_sub(ONE);
+        self.hundredths = rest.unwrap_or(self.hundredths);
+        rest.is_some()
+    }
+
+    /// Whether one hedge can be paid.
+    pub const fn can_spend(&self) -> bool {
+        self.hundredths >= ONE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,13 +3,21 @@
 
 use alloc::vec::Vec;
 
+use rand_core::Rng;
+
 use crate::{
-    eligibility::{self, Profile, Unfit},
+    eligibility::{self, Profile, Unfit, price_of, strategy_of},
+    math,
     money::NanoUsd,
     registry::{Binding, Block, Health, Registry},
-    table::{DeploymentIndex, RoutingTable, Strategy, Tier, VirtualModel},
+    score::Estimate,
+    table::{DeploymentIndex, RoutingTable, Strategy, Target, Tier, VirtualModel},
     time::Timestamp,
 };
+
+mod predicted;
+
+pub(crate) use predicted::hide_zero_weights;
 
 /// What a request was decided on: a virtual model with its place in the table, or a
 /// pin.
@@ -32,6 +40,8 @@ pub struct Candidate {
     pub probability: f64,
     /// Expected cost, if its price is known.
     pub expected_cost: Option<NanoUsd>,
+    /// What is predicted of the request there. None: the strategy does not predict.
+    pub estimate: Option<Estimate>,
 }
 
 /// A target that may not.
@@ -54,6 +64,8 @@ pub enum Reason {
     Blocked(Block),
     /// Weight 0 while others are there.
     ZeroWeight,
+    /// COST: predicted to miss an objective, while others keep them.
+    Slo,
 }
 
 /// The decision.
@@ -65,6 +77,34 @@ pub struct Decision {
     pub excluded: Vec<Exclusion>,
 }
 
+impl Decision {
+    /// Why nothing may serve the request: the reason of the target that came nearest to
+    /// it, in the order capability, region, window, longest answer, quality, cost, state
+    /// of the moment. None: something may.
+    pub fn binding_constraint(&self) -> Option<&Exclusion> {
+        if !self.candidates.is_empty() {
+            return None;
+        }
+        self.excluded.iter().rev().max_by_key(|exclusion| exclusion.reason.stage())
+    }
+}
+
+impl Reason {
+    /// How far a target came that was left out for this.
+    const fn stage(&self) -> u8 {
+        match self {
+            Self::Unfit(Unfit::Capability(_)) => 0,
+            Self::Unfit(Unfit::Region) => 1,
+            Self::Unfit(Unfit::ContextWindow(_)) => 2,
+            Self::Unfit(Unfit::MaxOutputTokens(_)) => 3,
+            Self::Unfit(Unfit::Quality(_)) => 4,
+            Self::Unfit(Unfit::Cost(_)) => 5,
+            Self::Blocked(_) => 6,
+            Self::ZeroWeight | Self::Slo => 7,
+        }
+    }
+}
+
 /// Decides without taking a turn: the same state gives the same decision.
 pub fn decide(
     registry: &mut Registry,
@@ -74,6 +114,9 @@ pub fn decide(
     profile: &Profile,
     now: Timestamp,
 ) -> Decision {
+    if strategy_of(route.model, profile).predicts() {
+        return predicted::decide(registry, table, binding, route, profile, now);
+    }
     let mut decision = Decision::default();
     for (index, tier) in route.model.tiers.iter().enumerate() {
         let weights = weigh(registry, table, binding, route.model, tier, profile, now, |target, reason| {
@@ -88,12 +131,13 @@ pub fn decide(
         let first = decision.candidates.is_empty();
         decision.candidates.extend(order.into_iter().map(|at| {
             let deployment = tier.targets[at].deployment;
-            let price = table.deployment(deployment).prices.at(profile.at_unix_ms);
+            let price = price_of(table.deployment(deployment), profile);
             Candidate {
                 deployment,
                 tier: index,
                 probability: if first { f64::from(weights[at]) / total as f64 } else { 0.0 },
                 expected_cost: price.map(|price| price.cost(profile.expected_tokens())),
+                estimate: None,
             }
         }));
     }
@@ -101,7 +145,7 @@ pub fn decide(
 }
 
 /// Decides and takes the turn of the first candidate: the next decision goes on from
-/// there.
+/// there. A strategy that predicts draws the first candidate by the chances.
 pub fn take(
     registry: &mut Registry,
     table: &RoutingTable,
@@ -109,8 +153,16 @@ pub fn take(
     route: Route<'_>,
     profile: &Profile,
     now: Timestamp,
+    rng: &mut impl Rng,
 ) -> Decision {
-    let decision = decide(registry, table, binding, route, profile, now);
+    let mut decision = decide(registry, table, binding, route, profile, now);
+    if strategy_of(route.model, profile).predicts() {
+        let chances = decision.candidates.iter().map(|candidate| candidate.probability);
+        if let Some(drawn) = math::draw(chances, rng) {
+            decision.candidates[..=drawn].rotate_right(1);
+        }
+        return decision;
+    }
     let Some((model, first)) = route.index.zip(decision.candidates.first()) else { return decision };
     let tier = &route.model.tiers[first.tier];
     let weights = weigh(registry, table, binding, route.model, tier, profile, now, |_, _| {});
@@ -118,6 +170,38 @@ pub fn take(
         rotation.pick(&weights);
     }
     decision
+}
+
+/// Which targets of a tier may be used now, in percent of their traffic; 0: not at all.
+#[expect(clippy::too_many_arguments, reason = "each is a separate input of a pure function")]
+pub(crate) fn shares(
+    registry: &Registry,
+    table: &RoutingTable,
+    binding: &Binding,
+    model: &VirtualModel,
+    tier: &Tier,
+    profile: &Profile,
+    now: Timestamp,
+    mut left_out: impl FnMut(DeploymentIndex, Reason),
+) -> Vec<u8> {
+    let tokens = profile.expected_tokens();
+    let tokens = tokens.input + tokens.output;
+    let fits = |other| eligibility::check(table, other, model, profile, None).is_ok();
+    let floor = registry.floor(binding, model, now, tokens, fits);
+    let share = |target: &Target| {
+        if let Err(unfit) = eligibility::check(table, target.deployment, model, profile, None) {
+            left_out(target.deployment, Reason::Unfit(unfit));
+            return 0;
+        }
+        match registry.health_at_floor(binding, target.deployment, now, tokens, floor) {
+            Health::Ready(share) => share,
+            Health::Blocked(block) => {
+                left_out(target.deployment, Reason::Blocked(block));
+                0
+            }
+        }
+    };
+    tier.targets.iter().map(share).collect()
 }
 
 /// The weights of a tier's targets now: configured weight times the share that their
@@ -134,29 +218,7 @@ pub(crate) fn weigh(
     now: Timestamp,
     mut left_out: impl FnMut(DeploymentIndex, Reason),
 ) -> Vec<u32> {
-    let tokens = profile.expected_tokens();
-    let tokens = tokens.input + tokens.output;
-    let fits = |other| eligibility::check(table.deployment(other), &model.constraints, profile, None).is_ok();
-    let floor = registry.floor(binding, model, now, tokens, fits);
-    let shares: Vec<u8> = tier
-        .targets
-        .iter()
-        .map(|target| {
-            let fit =
-                eligibility::check(table.deployment(target.deployment), &model.constraints, profile, None);
-            if let Err(unfit) = fit {
-                left_out(target.deployment, Reason::Unfit(unfit));
-                return 0;
-            }
-            match registry.health_at_floor(binding, target.deployment, now, tokens, floor) {
-                Health::Ready(share) => share,
-                Health::Blocked(block) => {
-                    left_out(target.deployment, Reason::Blocked(block));
-                    0
-                }
-            }
-        })
-        .collect();
+    let shares = shares(registry, table, binding, model, tier, profile, now, &mut left_out);
     let weights = apply_shares(model.strategy, tier, &shares);
     for (at, weight) in weights.iter().enumerate() {
         if *weight == 0 && shares[at] > 0 {
@@ -171,7 +233,9 @@ pub(crate) fn weigh(
 pub(crate) fn apply_shares(strategy: Strategy, tier: &Tier, shares: &[u8]) -> Vec<u32> {
     let weight = |at: usize| match strategy {
         // Weight 0 means the same under every strategy.
-        Strategy::RoundRobin => tier.targets[at].weight.min(1),
+        Strategy::RoundRobin | Strategy::Latency | Strategy::Cost | Strategy::Balanced => {
+            tier.targets[at].weight.min(1)
+        }
         Strategy::Weighted => tier.targets[at].weight,
     };
     let weights: Vec<u32> =

@@ -1,8 +1,8 @@
 //! Hard filters: what a deployment must offer for this request, whatever its health.
 
 use crate::{
-    money::{NanoUsd, Tokens},
-    table::{Capabilities, Constraints, Deployment},
+    money::{NanoUsd, Price, Tokens},
+    table::{Capabilities, Deployment, DeploymentIndex, RoutingTable, Strategy, VirtualModel},
 };
 
 /// Output that is expected when the request does not limit it.
@@ -27,9 +27,14 @@ pub struct Profile {
     pub min_quality: Option<f64>,
     /// Most expected cost the caller accepts.
     pub max_cost: Option<NanoUsd>,
-    /// When it came in, in ms of the wall clock since 1970: prices are those of then.
-    /// 0: unknown, and prices are the newest there are.
+    /// Hash of the session that it belongs to.
+    pub session: Option<u64>,
+    /// Wall time at which it came in, in milliseconds since 1970: prices valid then
+    /// count. 0: unknown, the newest known price counts.
     pub at_unix_ms: u64,
+    /// A budget is used up and set to downgrade: the cheapest target that can serve it,
+    /// whatever the strategy.
+    pub cheapest: bool,
 }
 
 impl Profile {
@@ -45,6 +50,8 @@ impl Profile {
 pub enum Unfit {
     /// These are missing.
     Capability(Capabilities),
+    /// Its provider is in none of the wanted regions.
+    Region,
     /// The window holds so many tokens.
     ContextWindow(u32),
     /// An answer has at most so many tokens.
@@ -55,19 +62,41 @@ pub enum Unfit {
     Cost(Option<NanoUsd>),
 }
 
-/// Checks `deployment`. `window_over`: only declared windows larger than this.
+/// The price that rules for the request. None: unknown.
+pub fn price_of<'a>(deployment: &'a Deployment, profile: &Profile) -> Option<&'a Price> {
+    deployment.prices.at(profile.at_unix_ms)
+}
+
+/// How the request is to be routed: the strategy of the virtual model, or COST for one
+/// whose budget is used up.
+pub const fn strategy_of(model: &VirtualModel, profile: &Profile) -> Strategy {
+    if profile.cheapest { Strategy::Cost } else { model.strategy }
+}
+
+/// Checks the deployment at `index` of `table`. `window_over`: only declared windows
+/// larger than this.
 ///
 /// # Errors
-/// The first reason why it can't serve the request.
+/// The first reason why it can't serve the request: capability, region, window,
+/// longest answer, quality, cost.
 pub fn check(
-    deployment: &Deployment,
-    constraints: &Constraints,
+    table: &RoutingTable,
+    index: DeploymentIndex,
+    model: &VirtualModel,
     profile: &Profile,
     window_over: Option<u32>,
 ) -> Result<(), Unfit> {
+    let deployment = table.deployment(index);
+    let constraints = &model.constraints;
     let missing = deployment.capabilities.missing(constraints.require.with(profile.needs));
     if missing != Capabilities::NONE {
         return Err(Unfit::Capability(missing));
+    }
+    if !constraints.regions.is_empty() {
+        let region = &table.provider(deployment.provider).region;
+        if !region.as_ref().is_some_and(|region| constraints.regions.contains(region)) {
+            return Err(Unfit::Region);
+        }
     }
     if let Some(over) = window_over {
         let window = deployment.context_window.unwrap_or(0);
@@ -90,9 +119,13 @@ pub fn check(
         return Err(Unfit::Quality(deployment.quality));
     }
     let most = [constraints.max_cost, profile.max_cost].into_iter().flatten().min();
+    let price = price_of(deployment, profile);
+    // An unknown price is never taken for a low one.
+    if price.is_none() && matches!(strategy_of(model, profile), Strategy::Cost | Strategy::Balanced) {
+        return Err(Unfit::Cost(None));
+    }
     if let Some(most) = most {
-        let cost =
-            deployment.prices.at(profile.at_unix_ms).map(|price| price.cost(profile.expected_tokens()));
+        let cost = price.map(|price| price.cost(profile.expected_tokens()));
         if cost.is_none_or(|cost| cost > most) {
             return Err(Unfit::Cost(cost));
         }

@@ -12,14 +12,16 @@ use rand_core::Rng;
 
 use crate::{
     breaker::{Admission, Entry, Sample},
-    bucket::RetryBucket,
+    bucket::{HedgeBucket, RetryBucket},
     hold::QuarantineReason,
     limits::LimitKind,
     pace::Pace,
+    score::sessions::Sessions,
     swrr::Rotation,
     table::DeploymentIndex,
     tenant::Tenant,
     time::Timestamp,
+    train::outputs::Outputs,
 };
 
 mod bind;
@@ -27,6 +29,7 @@ mod fleet;
 mod floor;
 mod hold;
 mod lease;
+mod observe;
 mod slot;
 mod view;
 
@@ -36,6 +39,8 @@ use fleet::Fleet;
 pub use fleet::{FleetState, FleetVerdict};
 use lease::Leased;
 pub use lease::{IdleLease, ProbeLease, ProbeOutcome, ProbeResult};
+pub(crate) use observe::Knowledge;
+pub use observe::Observation;
 pub use slot::SlotId;
 use slot::{Account, Slot};
 pub use view::{AccountProtection, BreakerView, DeploymentProtection};
@@ -63,6 +68,11 @@ pub struct Ticket {
     started: Timestamp,
     /// The lease under which it probes for the fleet.
     lease: Option<Leased>,
+    in_flight_own: u32,
+    predicted_ttft_s: f32,
+    /// For what is learned of lengths; 0: for none.
+    route: u64,
+    session: Option<u64>,
 }
 
 /// Whether a deployment may get an attempt now.
@@ -94,6 +104,18 @@ pub enum Block {
 }
 
 impl Ticket {
+    const fn new(
+        slot: SlotId,
+        entry: Entry,
+        credential: u32,
+        started: Timestamp,
+        in_flight_own: u32,
+    ) -> Self {
+        let (route, session, predicted_ttft_s) = (0, None, 0.0);
+        let lease = None;
+        Self { slot, entry, credential, started, lease, in_flight_own, predicted_ttft_s, route, session }
+    }
+
     /// Whose attempt it is.
     pub const fn slot(&self) -> SlotId {
         self.slot
@@ -117,6 +139,11 @@ pub struct Registry {
     generation: u64,
     next_epoch: u64,
     bucket: RetryBucket,
+    hedges: HedgeBucket,
+    outputs: Outputs,
+    fleet_outputs: Outputs,
+    adopted: Option<Timestamp>,
+    sessions: Sessions,
     /// Kept for deployments and providers that only a later table names.
     verdicts: BTreeMap<Box<str>, (Forced, Option<Timestamp>)>,
     missing: Vec<Box<str>>,
@@ -224,15 +251,14 @@ impl Registry {
             self.find_out(id.index as usize, now);
         }
         let Some(slot) = self.slot_mut(id) else {
-            return Ticket { slot: id, entry: Entry::UNKNOWN, credential: 0, started: now, lease: None };
+            return Ticket::new(id, Entry::UNKNOWN, 0, now, 0);
         };
         slot.in_flight += 1;
         if let Some(meter) = &mut slot.meter {
             meter.charge(now, tokens);
         }
         slot.caps.begin(now, tokens);
-        let credential = slot.credentials;
-        Ticket { slot: id, entry: slot.breaker.begin(now), credential, started: now, lease: None }
+        Ticket::new(id, slot.breaker.begin(now), slot.credentials, now, slot.in_flight)
     }
 
     /// A result of an attempt. Returns whether the breaker opened.
@@ -240,6 +266,7 @@ impl Registry {
         if let Some(leased) = ticket.lease {
             self.fleet.leases.settle(leased, now, sample);
         }
+        self.tally(ticket, now, sample);
         let Some(slot) = self.slot_mut(ticket.slot) else { return false };
         match sample {
             Sample::RateLimited => slot.caps.refused(ticket.started, now),
@@ -289,6 +316,11 @@ impl Registry {
     /// The retry bucket.
     pub fn bucket(&mut self) -> &mut RetryBucket {
         &mut self.bucket
+    }
+
+    /// Tokens for attempts that race a slow one.
+    pub(crate) fn hedges(&mut self) -> &mut HedgeBucket {
+        &mut self.hedges
     }
 
     /// Closed, and no failure among its last ten results.

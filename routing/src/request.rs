@@ -11,22 +11,25 @@ use core::time::Duration;
 use rand_core::Rng;
 
 use crate::{
-    eligibility::Profile,
+    eligibility::{Profile, strategy_of},
     registry::Ticket,
     table::{DeploymentIndex, Timeouts},
     tenant::Tenant,
     time::Timestamp,
+    train,
 };
 
 mod blame;
 mod choose;
 mod directive;
 mod outcome;
+mod race;
 #[cfg(test)]
 mod tests;
 
 pub use blame::Loser;
-pub use directive::{AttemptId, Context, Directive, Failure};
+pub use directive::{AttemptId, Context, Directive, Failure, Start};
+use race::Foresight;
 
 /// A new round over deployments that all failed waits up to this, doubling ...
 const ROUND_BACKOFF_BASE: Duration = Duration::from_millis(100);
@@ -46,6 +49,8 @@ struct Live {
     soft: Timestamp,
     /// Whether `soft` passed: it was silent.
     overdue: bool,
+    /// What was predicted of it, under a strategy that predicts, until it is heard of.
+    foresight: Option<Foresight>,
     /// It ends then.
     kill: Option<Timestamp>,
 }
@@ -117,6 +122,9 @@ impl Request {
         let allowed = caller_deadline.map_or(model.deadline, |caller| caller.min(model.deadline));
         let first_token = model.tiers[0].timeouts.first_token;
         context.registry.bucket().earn(model.retry_budget_percent);
+        if strategy_of(model, &profile).predicts() {
+            context.registry.hedges().earn(model.hedge_budget_percent);
+        }
         Self {
             profile,
             tenant: Tenant::NONE,
@@ -191,7 +199,7 @@ impl Request {
             self.same_retry = None;
             let ready = self.is_ready(context, retry.deployment);
             if ready && (retry.free || self.pay(context, retry.deployment)) {
-                return self.start(context, retry.deployment, retry.tier);
+                return self.start(context, retry.deployment, retry.tier, Start::Retry);
             }
         }
         if self.not_before > now {
@@ -202,7 +210,8 @@ impl Request {
                 if !self.pay(context, deployment) {
                     return self.exhausted(context);
                 }
-                self.start(context, deployment, tier)
+                let why = if self.starts == 0 { Start::First } else { Start::Retry };
+                self.start(context, deployment, tier, why)
             }
             choose::Choice::Wait(until) => Directive::Wait(until.min(self.deadline)),
             choose::Choice::Nothing => self.exhausted(context),
@@ -216,7 +225,7 @@ impl Request {
             if let Some((deployment, tier)) = self.choose_beside(context)
                 && self.pay(context, deployment)
             {
-                return self.start(context, deployment, tier);
+                return self.start(context, deployment, tier, Start::Beside);
             }
             if self.attempts < context.route.model.max_attempts && self.not_before <= now {
                 self.begin_round(context);
@@ -225,9 +234,14 @@ impl Request {
                 live.soft = live.soft.max(now + BESIDE_AGAIN_AFTER);
             }
         }
-        let soft = self.live.iter().map(|live| live.soft).filter(|soft| *soft > now);
+        if let Some((deployment, tier, why)) = self.choose_race(context) {
+            return self.start(context, deployment, tier, why);
+        }
+        let soft = self.live.iter().map(|live| live.soft);
+        let foreseen = self.live.iter().filter_map(Live::looks_again);
         let kill = self.live.iter().filter_map(|live| live.kill);
-        Directive::Wait(soft.chain(kill).chain([self.deadline]).min().unwrap_or(self.deadline))
+        let next = soft.chain(foreseen).filter(|at| *at > now).chain(kill).chain([self.deadline]).min();
+        Directive::Wait(next.unwrap_or(self.deadline))
     }
 
     fn start<R: Rng>(
@@ -235,11 +249,14 @@ impl Request {
         context: &mut Context<'_, R>,
         deployment: DeploymentIndex,
         tier: usize,
+        why: Start,
     ) -> Directive {
         let now = context.now;
+        let estimate = self.estimate(context, deployment);
         let tokens = self.profile.expected_tokens();
         let ticket = context.registry.begin(context.binding, deployment, now, tokens.input + tokens.output);
-        let ticket = ticket.of_tenant(self.tenant);
+        let route = train::route_id(&context.route.model.name);
+        let ticket = ticket.of_tenant(self.tenant).of_route(route, self.profile.session, Some(&estimate));
         let Timeouts { first_token, attempt, .. } = context.route.model.tiers[tier].timeouts;
         let generation = if self.profile.stream {
             Duration::ZERO
@@ -263,9 +280,10 @@ impl Request {
             ticket,
             soft: now + first_token + generation,
             overdue: false,
+            foresight: self.foresee(context, &estimate),
             kill: attempt.map(|attempt| now + attempt),
         });
-        Directive::Start { id, deployment, tier }
+        Directive::Start { id, deployment, tier, why }
     }
 
     fn give_up(&mut self, failure: Failure) -> Directive {

@@ -91,6 +91,47 @@ pub struct Provider {
     pub credential: Option<Credential>,
     /// Allows http and private addresses.
     pub allow_private_network: bool,
+    /// Where it computes, in the operator's words. None: not said.
+    pub region: Option<Box<str>>,
+    /// How its health is found out.
+    pub health_check: HealthCheck,
+}
+
+/// How the health of a provider's deployments is found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// By real traffic alone, or by own calls too.
+    pub mode: HealthCheckMode,
+    /// ACTIVE: time between checks of a deployment that has no traffic.
+    pub interval: Duration,
+    /// ACTIVE: failed checks in a row that count against it.
+    pub unhealthy_threshold: u32,
+    /// ACTIVE: good checks in a row that bring it back.
+    pub healthy_threshold: u32,
+    /// ACTIVE: most that checks of the provider may cost a day. None: no limit.
+    pub max_daily_cost: Option<NanoUsd>,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            mode: HealthCheckMode::Passive,
+            interval: Duration::from_secs(30),
+            unhealthy_threshold: 3,
+            healthy_threshold: 2,
+            max_daily_cost: None,
+        }
+    }
+}
+
+/// Who finds out how a provider is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HealthCheckMode {
+    /// The breaker, on real traffic.
+    #[default]
+    Passive,
+    /// Checks of deployments that have no traffic, too.
+    Active,
 }
 
 /// A reference to a secret; never the secret.
@@ -232,6 +273,12 @@ pub enum Strategy {
     RoundRobin,
     /// Shares by weight.
     Weighted,
+    /// The least expected time.
+    Latency,
+    /// The least expected cost among those within the objectives.
+    Cost,
+    /// The least sum of cost, time and missing quality, at the operator's prices.
+    Balanced,
 }
 
 impl Strategy {
@@ -240,9 +287,55 @@ impl Strategy {
         match self {
             Self::RoundRobin => "round_robin",
             Self::Weighted => "weighted",
+            Self::Latency => "latency",
+            Self::Cost => "cost",
+            Self::Balanced => "balanced",
         }
     }
+
+    /// Whether it predicts each request at each target. Such a strategy may hedge and
+    /// explore; the others keep exact shares.
+    pub const fn predicts(self) -> bool {
+        matches!(self, Self::Latency | Self::Cost | Self::Balanced)
+    }
 }
+
+/// What answers should take at most. None: no objective.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slo {
+    /// Until the first token.
+    pub ttft: Option<Duration>,
+    /// Until the whole answer.
+    pub total: Option<Duration>,
+}
+
+/// What BALANCED pays for time and quality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    /// Nano-dollars that a second of waiting is worth.
+    pub nano_usd_per_second: u64,
+    /// Nano-dollars that quality 1 instead of 0 is worth.
+    pub nano_usd_per_quality_point: u64,
+}
+
+impl Default for Balance {
+    fn default() -> Self {
+        Self { nano_usd_per_second: 2_000_000, nano_usd_per_quality_point: 10_000_000 }
+    }
+}
+
+/// What ties requests together that had better meet the same target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// Nothing.
+    #[default]
+    None,
+    /// The session that the caller names.
+    Session,
+}
+
+/// Share of requests that may be hedged unless the configuration says otherwise.
+pub const HEDGE_BUDGET_PERCENT: u32 = 2;
 
 /// The name that an app asks for, and what stands behind it.
 #[derive(Clone, Debug)]
@@ -251,6 +344,14 @@ pub struct VirtualModel {
     pub name: Box<str>,
     /// How a target is picked.
     pub strategy: Strategy,
+    /// COST: within it a target is feasible.
+    pub slo: Slo,
+    /// BALANCED: the prices of time and quality.
+    pub balance: Balance,
+    /// Extra attempts that race a slow one, in percent of requests. 0: none.
+    pub hedge_budget_percent: u32,
+    /// What makes a change of target cost something.
+    pub affinity: Affinity,
     /// What a deployment must offer.
     pub constraints: Constraints,
     /// The whole request.
@@ -273,6 +374,10 @@ impl VirtualModel {
         Self {
             name: name.into(),
             strategy: Strategy::Weighted,
+            slo: Slo::default(),
+            balance: Balance::default(),
+            hedge_budget_percent: HEDGE_BUDGET_PERCENT,
+            affinity: Affinity::None,
             constraints: Constraints::default(),
             deadline: Duration::from_secs(60),
             max_attempts: 3,
@@ -289,7 +394,7 @@ impl VirtualModel {
 }
 
 /// What a deployment must offer to be used.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Constraints {
     /// Capabilities.
     pub require: Capabilities,
@@ -297,6 +402,8 @@ pub struct Constraints {
     pub min_quality: Option<f64>,
     /// Most expected cost of a request.
     pub max_cost: Option<NanoUsd>,
+    /// Regions of providers that may be used. Empty: any.
+    pub regions: Vec<Box<str>>,
 }
 
 /// One step of the fallback chain.

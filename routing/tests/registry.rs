@@ -11,8 +11,8 @@ use trunkline_routing::{
     price::Schedule,
     registry::{Binding, Block, Health, Registry, Ticket},
     table::{
-        BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, Limits, Provider,
-        ProviderIndex, RoutingTable,
+        BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits,
+        Provider, ProviderIndex, RoutingTable,
     },
     tenant::Tenant,
     time::Timestamp,
@@ -54,6 +54,8 @@ fn table(present: u8, key: u8) -> RoutingTable {
         base_url: "https://provider.test".into(),
         credential: Some(Credential::Env(format!("KEY_{key}").into())),
         allow_private_network: false,
+        region: None,
+        health_check: HealthCheck::default(),
     };
     let deployment = |(index, name): (usize, &usize)| Deployment {
         name: format!("p{name}/model").into(),

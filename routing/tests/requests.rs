@@ -14,8 +14,9 @@ use trunkline_routing::{
     registry::{Binding, Health, Registry},
     request::{AttemptId, Context, Directive, Request},
     table::{
-        BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect, Limits, Provider,
-        ProviderIndex, RoutingTable, Strategy as Balancing, Target, Tier, Timeouts, VirtualModel,
+        Affinity, Balance, BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect,
+        HealthCheck, Limits, Provider, ProviderIndex, RoutingTable, Slo, Strategy as Balancing, Target, Tier,
+        Timeouts, VirtualModel,
     },
     time::Timestamp,
 };
@@ -91,10 +92,16 @@ fn table(plan: &Plan) -> RoutingTable {
         base_url: "https://provider.test".into(),
         credential: None,
         allow_private_network: false,
+        region: None,
+        health_check: HealthCheck::default(),
     };
     let model = VirtualModel {
         name: "chat".into(),
         strategy: plan.strategy,
+        slo: Slo::default(),
+        balance: Balance::default(),
+        hedge_budget_percent: 2,
+        affinity: Affinity::None,
         constraints: Constraints::default(),
         deadline: Duration::from_secs(60),
         max_attempts: plan.max_attempts,
@@ -203,7 +210,7 @@ impl World {
 
     fn assert_allowed(&self, run: &Run, deployment: DeploymentIndex, ready: &[DeploymentIndex]) {
         assert!(ready.contains(&deployment), "picked a blocked target: {run:?}");
-        let fit = check(self.table.deployment(deployment), &Constraints::default(), &self.profile, None);
+        let fit = check(&self.table, deployment, &self.table.virtual_models[0], &self.profile, None);
         assert_eq!(fit, Ok(()), "picked an unfit target");
         assert!(run.starts <= self.plan.max_attempts + REPLAYS_MAX, "too many attempts: {run:?}");
     }

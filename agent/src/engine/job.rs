@@ -155,5 +155,6 @@ pub(crate) fn profile(endpoint: Endpoint, scanned: &Scanned, body_bytes: usize, 
         min_quality: None,
         max_cost: None,
         at_unix_ms,
+        ..Profile::default()
     }
 }

@@ -91,7 +91,7 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     let mut race = Race::default();
     loop {
         match flight.consult(Request::next) {
-            Directive::Start { id, deployment, tier } => {
+            Directive::Start { id, deployment, tier, .. } => {
                 let hold = flight.begin(id, deployment);
                 let (worker, job) = (Arc::clone(worker), Arc::clone(job));
                 race.add(id, |heard| attempt::run(worker, job, deployment, tier, heard, hold));

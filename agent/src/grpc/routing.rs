@@ -105,6 +105,7 @@ impl RoutingService for Routing {
                 snapshot.route(caller.goal),
                 &profile,
                 at,
+                &mut rand::rng(),
             )
         };
         let record = shared.decisions.keep(DecisionRecord {

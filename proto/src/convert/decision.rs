@@ -57,6 +57,7 @@ pub fn route_profile(request: &RouteRequest, at_unix_ms: u64) -> Result<Profile,
         min_quality: request.min_quality,
         max_cost,
         at_unix_ms,
+        ..Profile::default()
     })
 }
 
@@ -123,6 +124,9 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
             let names: Vec<&str> = missing.names().collect();
             (ExclusionReason::Capability, format!("it lacks {}", names.join(", ")))
         }
+        Reason::Unfit(Unfit::Region) => {
+            (ExclusionReason::Region, "its provider is in none of the wanted regions".into())
+        }
         Reason::Unfit(Unfit::ContextWindow(window)) => {
             (ExclusionReason::ContextWindow, format!("its context window of {window} tokens is too small"))
         }
@@ -163,6 +167,7 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
             ExclusionReason::FleetBreaker,
             "the fleet's breaker is open: other agents saw it fail, and at most one probes".into(),
         ),
+        Reason::Slo => (ExclusionReason::Slo, "it is predicted to miss an objective".into()),
         Reason::ZeroWeight => (ExclusionReason::ZeroWeight, "its weight is 0 and others are there".into()),
     }
 }
@@ -214,6 +219,9 @@ pub const fn wire_strategy(strategy: Strategy) -> v1::Strategy {
     match strategy {
         Strategy::RoundRobin => v1::Strategy::RoundRobin,
         Strategy::Weighted => v1::Strategy::Weighted,
+        Strategy::Latency => v1::Strategy::Latency,
+        Strategy::Cost => v1::Strategy::Cost,
+        Strategy::Balanced => v1::Strategy::Balanced,
     }
 }
 

@@ -126,6 +126,18 @@ impl Settle {
         self.settle(&mut wire.on_content_filter, 0, &filter, taken, |number, path, problems| {
             virtual_model::content_filter_fallback(number, path, problems);
         });
+        if let Some(affinity) = &mut wire.affinity {
+            let path = path.field("affinity");
+            self.settle(
+                &mut affinity.key,
+                0,
+                &path.field("key"),
+                "taken as absent",
+                |number, path, problems| {
+                    virtual_model::affinity(number, path, problems);
+                },
+            );
+        }
         let Some(constraints) = &mut wire.constraints else { return };
         let path = path.field("constraints");
         let taken = "targets that don't list it are left out";

@@ -5,7 +5,10 @@ use std::{ops::RangeInclusive, time::Duration};
 use trunkline_routing::{
     money::{Price, Rates},
     price::Schedule,
-    table::{BreakerPolicy, Capabilities, Credential, Deployment, Dialect, Limits, Provider, ProviderIndex},
+    table::{
+        BreakerPolicy, Capabilities, Credential, Deployment, Dialect, HealthCheck, Limits, Provider,
+        ProviderIndex,
+    },
 };
 
 use super::{field, table::Names};
@@ -45,6 +48,8 @@ pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Prob
         base_url: base_url.into(),
         credential,
         allow_private_network: wire.allow_private_network,
+        region: (!wire.region.is_empty()).then(|| wire.region.as_str().into()),
+        health_check: HealthCheck::default(),
     }
 }
 

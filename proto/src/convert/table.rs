@@ -23,6 +23,8 @@ pub(super) struct Known<'a> {
     pub(super) deployments: BTreeMap<String, DeploymentIndex>,
     /// All virtual models.
     pub(super) virtual_models: BTreeSet<&'a str>,
+    /// All regions of providers.
+    pub(super) regions: BTreeSet<&'a str>,
 }
 
 /// Names in use, and where each was seen first.
@@ -64,6 +66,7 @@ pub fn routing_table(version: Version, config: &Config) -> Result<RoutingTable, 
     let known = Known {
         deployments: deployment_indices(config),
         virtual_models: config.virtual_models.iter().map(|one| one.name.as_str()).collect(),
+        regions: config.providers.iter().map(|one| one.region.as_str()).collect(),
     };
 
     let path = Path::Root.field("providers");

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use trunkline_routing::{
     money::NanoUsd,
-    table::{Constraints, DeploymentIndex, Strategy, Target, Tier, Timeouts, VirtualModel},
+    table::{
+        Affinity, Balance, Constraints, DeploymentIndex, HEDGE_BUDGET_PERCENT, Slo, Strategy, Target, Tier,
+        Timeouts, VirtualModel,
+    },
 };
 
 use super::{field, table::Known};
@@ -18,6 +21,9 @@ const TIERS_MAX: usize = 16;
 
 /// Most deployments in a tier.
 const TARGETS_MAX: usize = 100;
+
+/// Most regions of a constraint: more than any cloud has.
+const REGIONS_MAX: usize = 64;
 
 /// Largest weight; a sum of 100 stays far from overflow.
 const WEIGHT_MAX: u32 = 1_000_000;
@@ -37,7 +43,7 @@ pub(super) fn virtual_model(
 ) -> VirtualModel {
     field::check_name(&wire.name, "", &path.field("name"), problems);
     let strategy = strategy(wire.strategy, &path.field("strategy"), problems);
-    let constraints = constraints(wire, &path.field("constraints"), problems);
+    let constraints = constraints(wire, known, &path.field("constraints"), problems);
     let deadline = path.field("deadline");
     let deadline = field::duration(wire.deadline.as_ref(), DEADLINE, &deadline, problems);
     let retry = wire.retry.unwrap_or_default();
@@ -57,6 +63,20 @@ pub(super) fn virtual_model(
     VirtualModel {
         name: wire.name.as_str().into(),
         strategy,
+        slo: slo(wire.slo.as_ref(), &path.field("slo"), problems),
+        balance: balance(wire.balance.as_ref(), &path.field("balance"), problems),
+        hedge_budget_percent: field::whole(
+            wire.hedge.and_then(|hedge| hedge.budget_percent),
+            HEDGE_BUDGET_PERCENT,
+            0..=100,
+            &path.field("hedge").field("budget_percent"),
+            problems,
+        ),
+        affinity: affinity(
+            wire.affinity.map_or(0, |one| one.key),
+            &path.field("affinity").field("key"),
+            problems,
+        ),
         constraints,
         deadline: deadline.unwrap_or(Duration::from_secs(60)),
         max_attempts,
@@ -75,20 +95,65 @@ pub(super) fn virtual_model(
     }
 }
 
-/// Only ROUND_ROBIN and WEIGHTED are built.
+/// All but PREDICTIVE are built.
 pub(super) fn strategy(number: i32, path: &Path<'_>, problems: &mut Problems) -> Strategy {
     match v1::Strategy::try_from(number) {
         Ok(v1::Strategy::RoundRobin) => return Strategy::RoundRobin,
         Ok(v1::Strategy::Unspecified | v1::Strategy::Weighted) => {}
-        Ok(
-            other @ (v1::Strategy::Latency
-            | v1::Strategy::Cost
-            | v1::Strategy::Balanced
-            | v1::Strategy::Predictive),
-        ) => field::not_built(other.as_str_name(), path, problems),
+        Ok(v1::Strategy::Latency) => return Strategy::Latency,
+        Ok(v1::Strategy::Cost) => return Strategy::Cost,
+        Ok(v1::Strategy::Balanced) => return Strategy::Balanced,
+        Ok(other @ v1::Strategy::Predictive) => field::not_built(other.as_str_name(), path, problems),
         Err(_) => field::unknown_enum(number, path, problems),
     }
     Strategy::Weighted
+}
+
+fn slo(wire: Option<&v1::Slo>, path: &Path<'_>, problems: &mut Problems) -> Slo {
+    let Some(wire) = wire else { return Slo::default() };
+    let ttft = field::duration(wire.ttft.as_ref(), TIMEOUT, &path.field("ttft"), problems);
+    let total = field::duration(wire.total.as_ref(), TIMEOUT, &path.field("total"), problems);
+    if let (Some(ttft), Some(total)) = (ttft, total)
+        && total < ttft
+    {
+        let message = format!("{total:?} is shorter than ttft, {ttft:?}");
+        problems.push(path.field("total"), message);
+    }
+    Slo { ttft, total }
+}
+
+fn balance(wire: Option<&v1::Balance>, path: &Path<'_>, problems: &mut Problems) -> Balance {
+    let default = Balance::default();
+    let Some(wire) = wire else { return default };
+    let mut usd = |text: &str, name| field::usd(text, &path.field(name), problems);
+    let second = usd(&wire.usd_per_second, "usd_per_second");
+    let quality = usd(&wire.usd_per_quality_point, "usd_per_quality_point");
+    Balance {
+        nano_usd_per_second: second.unwrap_or(default.nano_usd_per_second),
+        nano_usd_per_quality_point: quality.unwrap_or(default.nano_usd_per_quality_point),
+    }
+}
+
+/// What ties requests together.
+pub(super) fn affinity(number: i32, path: &Path<'_>, problems: &mut Problems) -> Affinity {
+    match v1::AffinityKey::try_from(number) {
+        Ok(v1::AffinityKey::Session) => return Affinity::Session,
+        Ok(v1::AffinityKey::Unspecified) => {}
+        Err(_) => field::unknown_enum(number, path, problems),
+    }
+    Affinity::None
+}
+
+/// Regions that may be used; one that no provider has would leave nothing.
+fn regions(wire: &[String], known: &Known<'_>, path: &Path<'_>, problems: &mut Problems) -> Vec<Box<str>> {
+    field::check_count(wire.len(), 0..=REGIONS_MAX, &path.field("regions"), problems);
+    for (at, region) in wire.iter().enumerate() {
+        if !known.regions.contains(region.as_str()) {
+            let message = format!("no provider has the region {}", field::quoted(region));
+            problems.push(path.item("regions", at), message);
+        }
+    }
+    wire.iter().map(|region| region.as_str().into()).collect()
 }
 
 /// Whether a request that is too long goes on to larger targets.
@@ -117,13 +182,19 @@ pub(super) fn content_filter_fallback(number: i32, path: &Path<'_>, problems: &m
     }
 }
 
-fn constraints(wire: &v1::VirtualModel, path: &Path<'_>, problems: &mut Problems) -> Constraints {
+fn constraints(
+    wire: &v1::VirtualModel,
+    known: &Known<'_>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Constraints {
     let Some(wire) = &wire.constraints else { return Constraints::default() };
     let max_usd = path.field("max_usd_per_request");
     Constraints {
         require: field::capabilities(&wire.require, path, "require", problems),
         min_quality: field::share(wire.min_quality, &path.field("min_quality"), problems),
         max_cost: field::usd(&wire.max_usd_per_request, &max_usd, problems).map(NanoUsd),
+        regions: regions(&wire.regions, known, path, problems),
     }
 }
 

@@ -33,7 +33,7 @@ pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile) -> W
     let targets = model.tiers.iter().flat_map(|tier| &tier.targets);
     for target in targets {
         let deployment = table.deployment(target.deployment);
-        if eligibility::check(deployment, &model.constraints, profile, None).is_err() {
+        if eligibility::check(table, target.deployment, model, profile, None).is_err() {
             continue;
         }
         match deployment.prices.at(profile.at_unix_ms) {

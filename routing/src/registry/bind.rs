@@ -15,6 +15,7 @@ use crate::{
     swrr::Rotation,
     table::{BreakerPolicy, DeploymentIndex, Limits, RoutingTable, Strategy},
     time::Timestamp,
+    train::learner::Learner,
 };
 
 /// Maps the indices of one routing table to the registry's state.
@@ -113,6 +114,9 @@ impl Registry {
             caps: Caps::default(),
             in_flight: 0,
             pace: Pace::default(),
+            learner: Learner::default(),
+            fleet: None,
+            heard: None,
             live: true,
             verdict: None,
             base_generation: 0,

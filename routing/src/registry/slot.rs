@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use super::Forced;
+use super::{Forced, observe::Adopted};
 use crate::{
     breaker::Breaker,
     caps::Caps,
@@ -11,6 +11,7 @@ use crate::{
     pace::Pace,
     table::{Credential, Limits},
     time::Timestamp,
+    train::learner::Learner,
 };
 
 /// Names a deployment's state.
@@ -40,6 +41,10 @@ pub(super) struct Slot {
     pub(super) caps: Caps,
     pub(super) in_flight: u32,
     pub(super) pace: Pace,
+    pub(super) learner: Learner,
+    pub(super) fleet: Option<Adopted>,
+    /// When an attempt last began to answer.
+    pub(super) heard: Option<Timestamp>,
     pub(super) live: bool,
     /// Where the fleet's verdict on it is.
     pub(super) verdict: Option<usize>,

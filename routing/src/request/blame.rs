@@ -75,7 +75,10 @@ impl Request {
         let stream = self.profile.stream;
         let mut losers = Vec::with_capacity(self.live.len());
         for live in self.live.drain(..) {
-            let silent = blame != Blame::Nobody && (live.overdue || live.soft <= now);
+            let overdue = live.overdue || live.soft <= now;
+            // Slower than predicted blames a target only if it answered nobody meanwhile.
+            let dead = live.is_late(now) && !context.registry.is_alive(live.ticket);
+            let silent = blame != Blame::Nobody && (overdue || dead);
             let (sample, class) = match (silent, stream) {
                 (true, true) => (Sample::Failure, OutcomeClass::Timeout),
                 (true, false) => (Sample::RatioFailure, OutcomeClass::Timeout),

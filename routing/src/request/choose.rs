@@ -8,9 +8,11 @@ use rand_core::Rng;
 use super::{Context, ROUND_BACKOFF_BASE, ROUND_BACKOFF_MAX, Request};
 use crate::{
     baseline::draw,
-    decide::{Route, apply_shares},
-    eligibility, math,
+    decide::{Route, apply_shares, hide_zero_weights},
+    eligibility::{self, strategy_of},
+    math,
     registry::{Block, Health},
+    select::{self, Question, Ranked},
     table::{DeploymentIndex, VirtualModel},
     time::Timestamp,
 };
@@ -48,6 +50,9 @@ impl Request {
             return Choice::Nothing;
         }
         let tiers = 0..context.route.model.tiers.len();
+        if let Some((deployment, tier)) = self.pick_tier(context) {
+            return Choice::Target { deployment, tier };
+        }
         for tier in tiers.clone() {
             if let Some(deployment) = self.pick(context, tier) {
                 return Choice::Target { deployment, tier };
@@ -85,13 +90,12 @@ impl Request {
     fn pick<R: Rng>(&mut self, context: &mut Context<'_, R>, tier: usize) -> Option<DeploymentIndex> {
         let model = context.route.model;
         let targets = &model.tiers[tier].targets;
-        let repeat = self.may_repeat(context);
-        let share = |deployment| match self.health(context, deployment) {
-            Some(Health::Ready(share)) if self.is_open(model, tier, deployment, repeat) => share,
-            _ => 0,
-        };
-        let shares: Vec<u8> = targets.iter().map(|target| share(target.deployment)).collect();
-        let weights = apply_shares(model.strategy, &model.tiers[tier], &shares);
+        if strategy_of(model, &self.profile).predicts() {
+            let ranked = self.rank(context, tier);
+            let drawn = math::draw(ranked.iter().map(|one| one.chance), context.rng)?;
+            return Some(targets[ranked[drawn].at].deployment);
+        }
+        let weights = apply_shares(model.strategy, &model.tiers[tier], &self.open_shares(context, tier));
         let turn = match context
             .route
             .index
@@ -102,6 +106,49 @@ impl Request {
             None => draw(&weights, context.rng),
         };
         turn.map(|at| targets[at].deployment)
+    }
+
+    /// Of a virtual model with several tiers under a strategy that predicts: the tier is
+    /// drawn, since one that is slow or comes back may be passed over.
+    fn pick_tier<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Option<(DeploymentIndex, usize)> {
+        let model = context.route.model;
+        if model.tiers.len() < 2 || !strategy_of(model, &self.profile).predicts() {
+            return None;
+        }
+        let ranked: Vec<_> = (0..model.tiers.len()).map(|tier| self.rank(context, tier)).collect();
+        let chances = select::tier_chances(model, &ranked, self.profile.stream);
+        let tier = math::draw(chances.iter().copied(), context.rng)?;
+        let drawn = math::draw(ranked[tier].iter().map(|one| one.chance), context.rng)?;
+        Some((model.tiers[tier].targets[ranked[tier][drawn].at].deployment, tier))
+    }
+
+    /// What may be used of the tier and was not tried, with its predictions and chances.
+    pub(super) fn rank<R: Rng>(&self, context: &Context<'_, R>, tier: usize) -> Vec<Ranked> {
+        let mut open = self.open_shares(context, tier);
+        let tier = &context.route.model.tiers[tier];
+        hide_zero_weights(tier, &mut open);
+        let question = Question {
+            registry: context.registry,
+            table: context.table,
+            binding: context.binding,
+            route: context.route,
+            tier,
+            profile: &self.profile,
+            now: context.now,
+            first: self.starts == 0,
+        };
+        select::rank(&question, &open)
+    }
+
+    /// Shares, in percent, of the tier's targets that may be used and were not tried.
+    fn open_shares<R: Rng>(&self, context: &Context<'_, R>, tier: usize) -> Vec<u8> {
+        let model = context.route.model;
+        let repeat = self.may_repeat(context);
+        let share = |deployment| match self.health(context, deployment) {
+            Some(Health::Ready(share)) if self.is_open(model, tier, deployment, repeat) => share,
+            _ => 0,
+        };
+        model.tiers[tier].targets.iter().map(|target| share(target.deployment)).collect()
     }
 
     /// Whether the request may call the deployment as part of that tier, whatever its
@@ -125,8 +172,7 @@ impl Request {
             return None;
         }
         let model = context.route.model;
-        let wanted = context.table.deployment(deployment);
-        eligibility::check(wanted, &model.constraints, &self.profile, self.window_over).ok()?;
+        eligibility::check(context.table, deployment, model, &self.profile, self.window_over).ok()?;
         let tokens = self.profile.expected_tokens();
         let tokens = tokens.input + tokens.output;
         let health = context.registry.health(context.binding, deployment, context.now, tokens);
@@ -140,9 +186,8 @@ impl Request {
     fn is_floor<R: Rng>(&self, context: &Context<'_, R>, deployment: DeploymentIndex, tokens: u64) -> bool {
         let model = context.route.model;
         let fits = |other| {
-            let wanted = context.table.deployment(other);
             !self.refused.contains(&other)
-                && eligibility::check(wanted, &model.constraints, &self.profile, self.window_over).is_ok()
+                && eligibility::check(context.table, other, model, &self.profile, self.window_over).is_ok()
         };
         context.registry.floor(context.binding, model, context.now, tokens, fits) == Some(deployment)
     }

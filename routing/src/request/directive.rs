@@ -13,6 +13,31 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u32);
 
+/// Why an attempt starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It is the request's first.
+    First,
+    /// What ran before has ended.
+    Retry,
+    /// What runs is silent for longer than allowed or predicted.
+    Beside,
+    /// What runs is slower than almost all are: this one races it.
+    Hedge,
+}
+
+impl Start {
+    /// As shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Beside => "beside",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
 /// What the caller must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Directive {
@@ -24,6 +49,8 @@ pub enum Directive {
         deployment: DeploymentIndex,
         /// Its tier, for time limits.
         tier: usize,
+        /// What for.
+        why: Start,
     },
     /// End an attempt that ran out of time, report it with [`Request::failed`](super::Request::failed), then
     /// ask again.

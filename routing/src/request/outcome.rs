@@ -107,6 +107,7 @@ impl Request {
         for live in self.live.iter_mut().filter(|live| live.id == id && !live.overdue) {
             let idle = context.route.model.tiers[live.tier].timeouts.idle;
             live.soft = live.soft.max(context.now + idle);
+            live.foresight = None;
         }
     }
 

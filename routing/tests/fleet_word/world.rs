@@ -9,8 +9,8 @@ use trunkline_routing::{
     price::Schedule,
     registry::{Binding, Block, FleetState, FleetVerdict, Forced, Health, ProbeLease, Registry, Ticket},
     table::{
-        BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect, Limits, Provider,
-        ProviderIndex, RoutingTable, Target, Tier, Timeouts, VirtualModel,
+        BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits,
+        Provider, ProviderIndex, RoutingTable, Target, Tier, Timeouts, VirtualModel,
     },
     time::Timestamp,
 };
@@ -31,6 +31,8 @@ fn table() -> RoutingTable {
         base_url: "https://provider.test".into(),
         credential: None,
         allow_private_network: false,
+        region: None,
+        health_check: HealthCheck::default(),
     };
     let deployment = |name: &str| Deployment {
         name: name.into(),

@@ -67,7 +67,8 @@ impl Brain {
             (None, Some(index)) => Route { model: &table.virtual_models[index], index: Some(index) },
             (None, None) => return Err(status::not_found("virtual model", model)),
         };
-        let decision = decide::take(&mut self.registry, table, &binding, route, profile, now);
+        let decision =
+            decide::take(&mut self.registry, table, &binding, route, profile, now, &mut rand::rng());
         let breaker = |deployment| breaker_state(&self.registry.breaker(&binding, deployment, now));
         Ok(Decision {
             decision_id: uuid::Uuid::new_v4().to_string(),

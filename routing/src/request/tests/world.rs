@@ -14,8 +14,9 @@ use crate::{
     registry::{Binding, Registry},
     request::{AttemptId, Context, Directive, Failure, Loser, Request},
     table::{
-        BreakerPolicy, Capabilities, Constraints, Credential, Deployment, DeploymentIndex, Dialect, Limits,
-        Provider, ProviderIndex, RoutingTable, Strategy, Target, Tier, Timeouts, VirtualModel,
+        Affinity, Balance, BreakerPolicy, Capabilities, Constraints, Credential, Deployment, DeploymentIndex,
+        Dialect, HealthCheck, Limits, Provider, ProviderIndex, RoutingTable, Slo, Strategy, Target, Tier,
+        Timeouts, VirtualModel,
     },
     tenant::Tenant,
     time::Timestamp,
@@ -160,6 +161,10 @@ impl World {
         let model = VirtualModel {
             name: "chat".into(),
             strategy: Strategy::Weighted,
+            slo: Slo::default(),
+            balance: Balance::default(),
+            hedge_budget_percent: 2,
+            affinity: Affinity::None,
             constraints: Constraints::default(),
             deadline: Duration::from_secs(60),
             max_attempts: 10,
@@ -343,6 +348,8 @@ fn provider(index: usize) -> Provider {
         base_url: "https://provider.test".into(),
         credential: Some(Credential::Env(format!("KEY_{index}").into())),
         allow_private_network: false,
+        region: None,
+        health_check: HealthCheck::default(),
     }
 }
 

@@ -1,0 +1,81 @@
+//! How much slower a deployment gets with the requests that run there.
+//!
+//! TTFT = base / (1 - beta n), with n the requests in flight, the new one included. So
+//! base / TTFT falls with n along a straight line, and beta is its slope over its value
+//! at 0: an ordinary regression, with a ridge on the slope. Until the slope is clear of
+//! its own error beta is drawn to 0.
+
+use crate::{math, time::Timestamp};
+
+/// Seconds after which a sample weighs 1/e.
+const TAU_S: f64 = 900.0;
+/// Weight against a slope.
+const RIDGE: f64 = 4.0;
+/// Samples before a slope is believed at all.
+const SAMPLES_MIN: f64 = 20.0;
+/// Of its standard errors, so many are taken off a slope.
+const ERRORS_OFF: f64 = 1.0;
+/// At the mean load, 1 - beta n stays over 1 - 1 / this.
+const MEAN_ROOM: f64 = 1.05;
+/// Base / TTFT of one sample, at most: a lucky one says little.
+const RATIO_MAX: f64 = 3.0;
+/// 1 - beta n, at least: beyond it the curve says nothing more.
+const LEFT_MIN: f64 = 0.04;
+const LEFT_MAX: f64 = 1.2;
+
+/// Sums of the regression.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    weight: f64,
+    n: f64,
+    z: f64,
+    nn: f64,
+    nz: f64,
+    zz: f64,
+    at: Timestamp,
+}
+
+impl Load {
+    /// A request that met `in_flight` requests, itself included, and took `ratio` =
+    /// expected time without load / time taken.
+    pub(crate) fn learn(&mut self, now: Timestamp, in_flight: f64, ratio: f64) {
+        if !in_flight.is_finite() || !ratio.is_finite() || in_flight < 0.0 || ratio < 0.0 {
+            return;
+        }
+        let keep = math::decay(now.since(self.at), TAU_S);
+        self.at = self.at.max(now);
+        let (n, z) = (in_flight.min(1e4), ratio.min(RATIO_MAX));
+        let add = |sum: &mut f64, value: f64| *sum = *sum * keep + value;
+        add(&mut self.weight, 1.0);
+        add(&mut self.n, n);
+        add(&mut self.z, z);
+        add(&mut self.nn, n * n);
+        add(&mut self.nz, n * z);
+        add(&mut self.zz, z * z);
+    }
+
+    /// Share of the unloaded speed that each request in flight takes; 0 until proven.
+    pub(crate) fn beta(&self) -> f64 {
+        if self.weight < SAMPLES_MIN {
+            return 0.0;
+        }
+        let (mean_n, mean_z) = (self.n / self.weight, self.z / self.weight);
+        let var_n = (self.nn - self.n * mean_n).max(0.0);
+        let cov = self.nz - self.n * mean_z;
+        let var_z = (self.zz - self.z * mean_z).max(0.0);
+        let slope = -cov / (var_n + RIDGE);
+        let left = (var_z + slope * cov).max(0.0) / self.weight;
+        let slope = slope - ERRORS_OFF * math::sqrt(left / (var_n + RIDGE));
+        let at_zero = mean_z + slope * mean_n;
+        if slope <= 0.0 || at_zero <= 0.0 {
+            return 0.0;
+        }
+        math::finite(slope / at_zero, 0.0, 1.0 / (MEAN_ROOM * mean_n.max(1.0)), 0.0)
+    }
+}
+
+/// How many times slower than without load, at `in_flight` requests, the new one
+/// included: 1/1.2 to 25.
+pub(crate) fn factor(beta: f64, in_flight: f64) -> f64 {
+    1.0 / math::finite(1.0 - beta * in_flight, LEFT_MIN, LEFT_MAX, 1.0)
+}

@@ -1,0 +1,209 @@
+//! Learning how long deployments take, how much they say and how often they fail, from
+//! the attempts that ended. The control plane trains on the samples of all agents, an
+//! agent on its own, the simulator as both.
+
+use alloc::{
+    boxed::Box,
+    collections::{BTreeMap, VecDeque},
+    vec::Vec,
+};
+use core::time::Duration;
+
+mod evidence;
+pub(crate) mod learner;
+pub(crate) mod load;
+mod model;
+mod occupancy;
+pub(crate) mod outputs;
+pub(crate) mod regression;
+
+pub use evidence::Sums;
+use learner::Learner;
+pub use model::{Coefficients, DeploymentModel, FleetModels};
+use occupancy::Occupancy;
+use outputs::Outputs;
+pub use outputs::{OutputKey, OutputModel, output_key, route_id};
+
+use crate::time::Timestamp;
+
+/// Deployments that are trained, at 9 KiB each: as many as a configuration may have. Of
+/// more, the one longest without samples is forgotten.
+const DEPLOYMENTS_MAX: usize = 100_000;
+/// An agent that said nothing for so long is gone.
+const AGENT_GONE: Duration = Duration::from_secs(30);
+/// Agents counted.
+const AGENTS_MAX: usize = 20_000;
+/// The load that a request met is known once those that ran beside it have ended.
+const SETTLED_AFTER: Duration = Duration::from_secs(20);
+/// Answers of a deployment that wait for that. Of more, some say nothing about load.
+const UNSETTLED_MAX: usize = 512;
+
+/// What came of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleKind {
+    /// A whole answer.
+    Ok,
+    /// It failed before its first content.
+    Failed,
+    /// The answer broke off.
+    Broke,
+    /// Silent until its time was up, or until another attempt won.
+    Silent,
+    /// Dropped since another attempt won, or the caller left. It took at least so long.
+    Overtaken,
+}
+
+/// One attempt that ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// [`route_id`] of the virtual model.
+    pub route: u64,
+    /// On the trainer's clock.
+    pub started: Timestamp,
+    /// All input tokens, cached ones included.
+    pub input_tokens: u64,
+    /// The part of them that the provider had cached.
+    pub cached_input_tokens: u64,
+    /// Limit on the output.
+    pub max_output_tokens: Option<u32>,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// Until the first content. None: answered in one piece, or none came.
+    pub ttft: Option<Duration>,
+    /// Until its end.
+    pub duration: Duration,
+    /// What came of it.
+    pub kind: SampleKind,
+    /// Attempts that its agent had running there as it started, itself included.
+    pub in_flight_own: u32,
+    /// Seconds until the first content, as predicted. 0: not predicted.
+    pub predicted_ttft_s: f32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Lane {
+    learner: Learner,
+    occupancy: Occupancy,
+    /// Attempts that each agent has running, and when it said so.
+    running: BTreeMap<u64, (u32, Timestamp)>,
+    /// Starts of answers, and what they say of load once that is known.
+    unsettled: VecDeque<(Timestamp, f64)>,
+    newest: Timestamp,
+}
+
+/// Trains on the samples of several agents.
+#[derive(Clone, Debug, Default)]
+pub struct Trainer {
+    lanes: BTreeMap<Box<str>, Lane>,
+    agents: BTreeMap<u64, Timestamp>,
+    outputs: Outputs,
+}
+
+impl Trainer {
+    /// Knows nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An agent's attempt at `deployment` ended. `agent`: any number that is its alone.
+    pub fn add(&mut self, agent: u64, deployment: &str, sample: &Sample) {
+        let now = sample.started + sample.duration;
+        self.meet(agent, now);
+        let agents = self.agents.len();
+        let outputs = &mut self.outputs;
+        let Some(lane) = lane(&mut self.lanes, deployment) else { return };
+        lane.newest = lane.newest.max(now);
+        lane.occupancy.add(sample.started, now);
+        let key = output_key(sample.route, sample.input_tokens, sample.max_output_tokens);
+        let expected = outputs::expected(outputs.sums(now, key));
+        let in_flight = lane.in_flight(agent, agents, sample);
+        let ratio = lane.learner.learn(now, sample, in_flight, expected);
+        match ratio {
+            Some(ratio) if agents <= 1 => lane.learner.learn_load(now, in_flight, ratio),
+            Some(ratio) if lane.unsettled.len() < UNSETTLED_MAX => {
+                lane.unsettled.push_back((sample.started, ratio));
+            }
+            Some(_) | None => {}
+        }
+        if sample.kind == SampleKind::Ok && sample.output_tokens > 0 {
+            outputs.learn(now, key, sample.output_tokens as f64, lane.learner.verbosity(now));
+        }
+    }
+
+    /// An agent said how many attempts it has running at `deployment`.
+    pub fn running(&mut self, agent: u64, deployment: &str, in_flight: u32, at: Timestamp) {
+        self.meet(agent, at);
+        if let Some(lane) = lane(&mut self.lanes, deployment) {
+            lane.running.insert(agent, (in_flight, at));
+        }
+    }
+
+    /// What is known now.
+    pub fn publish(&mut self, now: Timestamp) -> FleetModels {
+        self.agents.retain(|_, heard| now.since(*heard) <= AGENT_GONE);
+        let mut models = Vec::with_capacity(self.lanes.len());
+        for (name, lane) in &mut self.lanes {
+            lane.settle(now);
+            lane.running.retain(|_, (_, said)| now.since(*said) <= AGENT_GONE);
+            let count = lane.running.len().max(1) as u32;
+            let ages: Duration = lane.running.values().map(|(_, said)| now.since(*said)).sum();
+            models.push((
+                name.clone(),
+                DeploymentModel {
+                    in_flight: lane.running.values().map(|(running, _)| f64::from(*running)).sum(),
+                    in_flight_age: ages / count,
+                    ..lane.learner.model(now)
+                },
+            ));
+        }
+        FleetModels { agents: self.agents.len() as u32, models, outputs: self.outputs.publish(now) }
+    }
+
+    /// Forgets deployments that `keep` does not name.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.lanes.retain(|name, _| keep(name));
+    }
+
+    fn meet(&mut self, agent: u64, now: Timestamp) {
+        if self.agents.len() < AGENTS_MAX || self.agents.contains_key(&agent) {
+            let heard = self.agents.entry(agent).or_insert(now);
+            *heard = now.max(*heard);
+        }
+    }
+}
+
+impl Lane {
+    /// Learns of load from answers whose company is known by now.
+    fn settle(&mut self, now: Timestamp) {
+        let mut left = VecDeque::new();
+        for (started, ratio) in self.unsettled.drain(..) {
+            if now.since(started) < SETTLED_AFTER {
+                left.push_back((started, ratio));
+            } else if let Some(in_flight) = self.occupancy.at(started) {
+                self.learner.learn_load(now, f64::from(in_flight.max(1)), ratio);
+            }
+        }
+        self.unsettled = left;
+    }
+
+    /// Attempts that the sample met, over all agents, as far as is known when it comes.
+    fn in_flight(&self, agent: u64, agents: usize, sample: &Sample) -> f64 {
+        let own = f64::from(sample.in_flight_own.max(1));
+        if agents <= 1 {
+            return own;
+        }
+        let others = self.running.iter().filter(|(known, _)| **known != agent);
+        own + others.map(|(_, (running, _))| f64::from(*running)).sum::<f64>()
+    }
+}
+
+fn lane<'a>(lanes: &'a mut BTreeMap<Box<str>, Lane>, deployment: &str) -> Option<&'a mut Lane> {
+    if !lanes.contains_key(deployment) {
+        if lanes.len() >= DEPLOYMENTS_MAX {
+            let oldest = lanes.iter().min_by_key(|(_, lane)| lane.newest).map(|(name, _)| name.clone());
+            lanes.remove(&oldest?);
+        }
+        lanes.insert(deployment.into(), Lane::default());
+    }
+    lanes.get_mut(deployment)
+}
