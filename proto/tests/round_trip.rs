@@ -10,8 +10,8 @@ use trunkline_proto::{
     },
     document::{diff, load, to_json, to_yaml},
     types::v1::{
-        ApiKey, BreakerPolicy, Constraints, Credential, Deployment, HealthCheck, Limits, Price, Provider,
-        Retry, Target, Tier, Timeouts, VirtualModel, credential::Source,
+        Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, HealthCheck, Hedge, Limits, Price, Provider,
+        Retry, Slo, Target, Tier, Timeouts, VirtualModel, credential::Source,
     },
 };
 
@@ -135,18 +135,27 @@ prop_compose! {
     fn virtual_model()(
         name in name(),
         strategy in 0..7_i32,
-        constraints in option::of((vec(text(), 0..3), finite(), text())),
+        constraints in option::of((vec(text(), 0..3), finite(), text(), vec(text(), 0..3))),
+        slo in option::of(duration()),
+        hedge in option::of(option::of(any::<u32>())),
+        affinity in option::of(0..2_i32),
+        usd_per_second in option::of(text()),
         deadline in duration(),
         retry in option::of(option::of(any::<u32>())),
         tiers in vec(tier(), 0..3),
         on_context_length in 0..3_i32,
     ) -> VirtualModel {
-        let constraints = constraints.map(|(require, min_quality, max_usd_per_request)| {
-            Constraints { require, min_quality, max_usd_per_request }
+        let constraints = constraints.map(|(require, min_quality, max_usd_per_request, regions)| {
+            Constraints { require, min_quality, max_usd_per_request, regions }
         });
         let retry = retry.map(|max_attempts| Retry { max_attempts, retry_budget_percent: None });
         VirtualModel {
             name, strategy, constraints, deadline, retry, tiers, on_context_length,
+            slo: slo.map(|ttft| Slo { ttft, total: None }),
+            hedge: hedge.map(|budget_percent| Hedge { budget_percent }),
+            affinity: affinity.map(|key| Affinity { key }),
+            balance: usd_per_second
+                .map(|usd_per_second| Balance { usd_per_second, ..Balance::default() }),
             ..VirtualModel::default()
         }
     }
