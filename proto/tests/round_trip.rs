@@ -10,8 +10,8 @@ use trunkline_proto::{
     },
     document::{diff, load, to_json, to_yaml},
     types::v1::{
-        Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, HealthCheck, Hedge, Limits, Price, Provider,
-        Retry, Slo, Target, Tier, Timeouts, VirtualModel, credential::Source,
+        Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, HealthCheck, Hedge,
+        Limits, Price, Provider, Retry, Slo, Target, Tier, Timeouts, VirtualModel, credential::Source,
     },
 };
 
