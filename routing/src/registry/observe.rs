@@ -165,12 +165,9 @@ impl Registry {
         heard.is_some_and(|heard| heard >= ticket.started)
     }
 
-    /// The control plane published what it learned. Of deployments that it does not
-    /// name the agent's own evidence goes on alone.
+    /// The control plane published what it learned. What was known of deployments that
+    /// it does not name, and of lengths if it names none, stays until it is too old.
     pub fn adopt(&mut self, models: &FleetModels, now: Timestamp) {
-        for slot in &mut self.slots {
-            slot.fleet = None;
-        }
         for (name, model) in &models.models {
             let Some(id) = self.by_name.get(name) else { continue };
             if let Some(slot) = self.slots.get_mut(id.index as usize)
@@ -187,7 +184,9 @@ impl Registry {
                 slot.fleet = Some(Adopted { at: now, agents: models.agents.max(1), model });
             }
         }
-        self.fleet_outputs.adopt(&models.outputs, now);
+        if !models.outputs.is_empty() {
+            self.fleet_outputs.adopt(&models.outputs, now);
+        }
         self.adopted = Some(now);
     }
 

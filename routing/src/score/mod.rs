@@ -192,7 +192,8 @@ impl<'a> Scorer<'a> {
         let moment_factor = math::exp(moment(ttft_now));
         let base_ttft_s = clamp(math::exp(base));
         let ttft_s = clamp(base_ttft_s * load_factor * moment_factor);
-        let tpot_s = math::finite(math::exp(slow.ln_tpot + moment(tpot_now)), 1e-6, 60.0, 60.0);
+        let tpot = math::exp(slow.ln_tpot + moment(tpot_now)) * load::factor(slow.tpot_beta, in_flight + 1.0);
+        let tpot_s = math::finite(tpot, 1e-6, 60.0, 60.0);
         let limit = self.profile.max_output_tokens.map_or(OUTPUT_MAX, f64::from).min(OUTPUT_MAX);
         let output_tokens = math::finite(self.output_tokens * slow.verbosity, 1.0, OUTPUT_MAX, OUTPUT_MAX);
         let output_tokens = output_tokens.min(limit);

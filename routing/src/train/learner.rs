@@ -39,6 +39,8 @@ const SIGMA2_WEIGHT: f64 = 0.01;
 const SIGMA2_RANGE: (f64, f64) = (0.0025, 1.0);
 /// Seconds that a sample may say.
 const SECONDS_RANGE: (f64, f64) = (1e-4, 3_600.0);
+/// Seconds per token that a sample may say at least.
+const TPOT_MIN_S: f64 = 1e-6;
 /// Answers that draw the verbosity to 1, and the range it is in.
 const VERBOSITY_STRENGTH: f64 = 5.0;
 const VERBOSITY_RANGE: (f64, f64) = (0.05, 20.0);
@@ -47,12 +49,20 @@ const WAIT_SHARE: f64 = 0.2;
 /// Seconds per token that are assumed first.
 pub(crate) const TPOT_GUESS_S: f64 = 0.02;
 
+/// Times expected without load over the times taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ratios {
+    ttft: f64,
+    tpot: Option<f64>,
+}
+
 /// The state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Learner {
     ttft: Regression,
     tpot: Evidence,
     load: Load,
+    tpot_load: Load,
     ttft_now: Evidence,
     tpot_now: Evidence,
     errors: Evidence,
@@ -72,7 +82,7 @@ impl Learner {
         sample: &Sample,
         in_flight: f64,
         expected_output: f64,
-    ) -> Option<f64> {
+    ) -> Option<Ratios> {
         match sample.kind {
             SampleKind::Ok => {
                 self.attempt(now, false);
@@ -105,7 +115,7 @@ impl Learner {
         self.breaks.add(now, f64::from(u8::from(broke_off)), 1.0, BREAK_TAU_S);
     }
 
-    /// A whole answer. Returns the time expected without load over the time taken, for
+    /// A whole answer. Returns the times expected without load over those taken, for
     /// [`Self::learn_load`].
     pub(crate) fn answer(
         &mut self,
@@ -113,59 +123,63 @@ impl Learner {
         sample: &Sample,
         in_flight: f64,
         expected_output: f64,
-    ) -> Option<f64> {
+    ) -> Option<Ratios> {
         let clamp = |seconds: f64| math::finite(seconds, SECONDS_RANGE.0, SECONDS_RANGE.1, SECONDS_RANGE.1);
         let total = clamp(sample.duration.as_secs_f64());
         let fresh_input = sample.input_tokens.saturating_sub(sample.cached_input_tokens) as f64;
         let tokens = sample.output_tokens as f64;
         let x = features(fresh_input);
-        let curve = math::ln(load::factor(self.load.beta(), in_flight));
         let (ttft, tpot) = match sample.ttft {
             Some(ttft) => {
                 let ttft = clamp(ttft.as_secs_f64()).min(total);
                 let many = sample.output_tokens >= TPOT_TOKENS_MIN;
                 (ttft, many.then(|| clamp((total - ttft) / (tokens - 1.0).max(1.0))))
             }
-            None => self.split(now, total, tokens, &x, curve),
+            None => self.split(now, total, tokens, &x, in_flight),
         };
-        self.learn_tpot(now, tpot);
-        let ratio = self.learn_ttft(now, ttft, &x, in_flight);
+        let tpot = self.learn_tpot(now, tpot, in_flight);
+        let ttft = self.learn_ttft(now, ttft, &x, in_flight);
         if tokens > 0.0 && expected_output > 0.0 {
             let length = math::finite(tokens / expected_output, 0.0, VERBOSITY_RANGE.1, 1.0);
             self.verbosity.add(now, length, 1.0, SLOW_TAU_S);
         }
-        ratio
+        ttft.map(|ttft| Ratios { ttft, tpot })
     }
 
     /// What an answer says of load, once the requests that it met are known.
-    pub(crate) fn learn_load(&mut self, now: Timestamp, in_flight: f64, ratio: f64) {
-        self.load.learn(now, in_flight, ratio);
+    pub(crate) fn learn_load(&mut self, now: Timestamp, in_flight: f64, ratios: Ratios) {
+        self.load.learn(now, in_flight, ratios.ttft);
+        if let Some(tpot) = ratios.tpot {
+            self.tpot_load.learn(now, in_flight, tpot);
+        }
     }
 
     /// Of a whole answer only the end is seen: its time is split as the model would, and
     /// both parts get their share of the surprise.
-    fn split(&self, now: Timestamp, total: f64, tokens: f64, x: &[f64; 3], curve: f64) -> (f64, Option<f64>) {
+    fn split(&self, now: Timestamp, total: f64, tokens: f64, x: &[f64; 3], in_flight: f64) -> (f64, Option<f64>) {
         if tokens < TPOT_TOKENS_MIN as f64 {
             return (total, None);
         }
         if self.ttft.samples() == 0 {
             return (total * WAIT_SHARE, Some(total * (1.0 - WAIT_SHARE) / tokens));
         }
-        let ttft = math::exp(dot(self.ttft.coefficients(), x) + curve);
-        let tpot = math::exp(self.ln_tpot(now));
+        let ttft = math::exp(dot(self.ttft.coefficients(), x)) * load::factor(self.load.beta(), in_flight);
+        let tpot = math::exp(self.ln_tpot(now)) * load::factor(self.tpot_load.beta(), in_flight);
         let surprise = total / (ttft + tokens * tpot);
         (ttft * surprise, Some(tpot * surprise))
     }
 
-    fn learn_tpot(&mut self, now: Timestamp, tpot: Option<f64>) {
-        let Some(tpot) = tpot else { return };
-        let value = math::ln(tpot.max(SECONDS_RANGE.0 * 0.01));
+    fn learn_tpot(&mut self, now: Timestamp, tpot: Option<f64>, in_flight: f64) -> Option<f64> {
+        let actual = math::ln(tpot?.max(TPOT_MIN_S));
+        let value = actual - math::ln(load::factor(self.tpot_load.beta(), in_flight));
         let first = self.tpot.read(now, SLOW_TAU_S).weight < 0.5;
         let clip = if first { f64::INFINITY } else { 1.0 };
         let slow = self.ln_tpot(now);
+        let moment = self.tpot_now.read(now, IDLE_TAU_S).mean(0.0, MOMENT_STRENGTH);
         self.tpot.add(now, slow + (value - slow).clamp(-clip, clip), 1.0, SLOW_TAU_S);
         let residual = (value - slow).clamp(-RESIDUAL_MAX, RESIDUAL_MAX);
         self.tpot_now.add(now, if first { 0.0 } else { residual }, 1.0, FRESH_TAU_S);
+        (!first).then(|| math::exp((slow + moment - actual).clamp(-5.0, 5.0)))
     }
 
     fn learn_ttft(&mut self, now: Timestamp, ttft: f64, x: &[f64; 3], in_flight: f64) -> Option<f64> {
@@ -219,6 +233,7 @@ impl Learner {
                 ln_ttft: *self.ttft.coefficients(),
                 ln_tpot: self.ln_tpot(now),
                 beta: self.load.beta(),
+                tpot_beta: self.tpot_load.beta(),
                 sigma2: self.sigma2(now),
                 verbosity: self.verbosity(now),
             },

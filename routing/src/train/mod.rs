@@ -18,7 +18,7 @@ pub(crate) mod outputs;
 pub(crate) mod regression;
 
 pub use evidence::Sums;
-use learner::Learner;
+use learner::{Learner, Ratios};
 pub use model::{Coefficients, DeploymentModel, FleetModels};
 use occupancy::Occupancy;
 use outputs::Outputs;
@@ -87,7 +87,7 @@ struct Lane {
     /// Attempts that each agent has running, and when it said so.
     running: BTreeMap<u64, (u32, Timestamp)>,
     /// Starts of answers, and what they say of load once that is known.
-    unsettled: VecDeque<(Timestamp, f64)>,
+    unsettled: VecDeque<(Timestamp, Ratios)>,
     newest: Timestamp,
 }
 

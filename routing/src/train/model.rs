@@ -16,8 +16,11 @@ pub struct Coefficients {
     pub ln_ttft: [f64; 3],
     /// Mean of ln(seconds per output token).
     pub ln_tpot: f64,
-    /// Share of the unloaded speed that each request in flight takes, 0 to 1.
+    /// Share of the unloaded speed to the first token that each request in flight takes,
+    /// 0 to 1.
     pub beta: f64,
+    /// The same for the tokens after it.
+    pub tpot_beta: f64,
     /// Variance of ln(actual / predicted TTFT).
     pub sigma2: f64,
     /// Length of its answers over that of others.
@@ -31,6 +34,7 @@ impl Default for Coefficients {
             ln_ttft: [0.0; 3],
             ln_tpot: math::ln(TPOT_GUESS_S),
             beta: 0.0,
+            tpot_beta: 0.0,
             sigma2: 0.09,
             verbosity: 1.0,
         }
@@ -45,6 +49,7 @@ impl Coefficients {
             && self.ln_tpot.is_finite()
             && self.ln_tpot.abs() < 50.0
             && (0.0..=1.0).contains(&self.beta)
+            && (0.0..=1.0).contains(&self.tpot_beta)
             && (0.0..=4.0).contains(&self.sigma2)
             && (0.01..=100.0).contains(&self.verbosity)
     }
