@@ -6,6 +6,7 @@
 //! runs read scripts in virtual time; with feature `live` the same scripts are
 //! played over HTTP (the `live` module).
 
+mod baselines;
 mod congestion;
 mod limits;
 #[cfg(feature = "live")]

@@ -47,3 +47,13 @@ pub(crate) fn seconds(seconds: f64) -> Duration {
     }
     Duration::from_secs_f64(seconds.clamp(0.0, SECONDS_MAX))
 }
+
+/// e to the power of `exponent`.
+pub(crate) fn exp(exponent: f64) -> f64 {
+    libm::exp(exponent)
+}
+
+/// The square root; of what is negative, 0.
+pub(crate) fn sqrt(value: f64) -> f64 {
+    libm::sqrt(value.max(0.0))
+}

@@ -39,12 +39,7 @@ pub enum OutageKind {
 impl Outage {
     /// Whether it is going on at `now`.
     pub fn is_active(&self, now: Timestamp) -> bool {
-        let since_start = now.since(Timestamp::ZERO).as_secs_f64() - self.start_s;
-        let into = match self.every_s {
-            Some(every) if every > 0.0 && since_start >= 0.0 => since_start % every,
-            _ => since_start,
-        };
-        (0.0..self.duration_s).contains(&into)
+        within(now, self.start_s, self.duration_s, self.every_s)
     }
 
     pub(crate) fn validate(&self) -> Result<(), InvalidModel> {
@@ -58,6 +53,16 @@ impl Outage {
         }
         Ok(())
     }
+}
+
+/// Whether `now` is in a stretch of time that may come again every so many seconds.
+pub(crate) fn within(now: Timestamp, start_s: f64, duration_s: f64, every_s: Option<f64>) -> bool {
+    let since_start = now.since(Timestamp::ZERO).as_secs_f64() - start_s;
+    let into = match every_s {
+        Some(every) if every > 0.0 && since_start >= 0.0 => since_start % every,
+        _ => since_start,
+    };
+    (0.0..duration_s).contains(&into)
 }
 
 #[cfg(test)]

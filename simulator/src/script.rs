@@ -171,8 +171,13 @@ pub(crate) enum Chance {
 }
 
 impl ErrorRates {
-    pub(crate) fn draw(&self, rng: &mut (impl Rng + ?Sized)) -> Chance {
-        let mut left = rng.random::<f64>();
+    fn draw(&self, rng: &mut (impl Rng + ?Sized)) -> Chance {
+        self.pick(rng.random())
+    }
+
+    /// What becomes of a call whose number in 0..1 is `point`.
+    pub(crate) fn pick(&self, point: f64) -> Chance {
+        let mut left = point;
         let mut falls_in = |rate: f64| {
             left -= rate;
             left < 0.0

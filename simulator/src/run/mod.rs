@@ -1,7 +1,53 @@
 //! Runs: a scenario, traffic, a policy and a seed give a report.
+//!
+//! A run is a discrete-event simulation on virtual time. Providers answer by their
+//! models; requests go through the very code that agents run, or through a baseline
+//! that it is compared with. What a provider does with a call is drawn from the call's
+//! own chance: two policies that send the same call to the same place meet the same
+//! luck, and the same inputs give the same report to the last bit.
 
+mod core;
 mod policy;
+mod provider;
+mod record;
 pub mod report;
+mod table;
+#[cfg(test)]
+mod tests;
+mod world;
 
 pub use policy::{Ablation, Baseline, Policy, UnknownPolicy};
+pub(crate) use provider::Truth;
 pub use report::RunReport;
+pub(crate) use world::{Attempt, Client, Heard, Why, World};
+
+use crate::{
+    baselines,
+    scenario::Scenario,
+    traffic::{Traffic, arrivals},
+};
+
+/// Runs a scenario that was checked. Single-threaded, without I/O.
+pub fn run(scenario: &Scenario, traffic: &Traffic, policy: Policy, seed: u64) -> RunReport {
+    let mut world = World::new(scenario, arrivals(scenario, traffic, seed), seed);
+    match policy {
+        Policy::Core(strategy, ablation) => {
+            world.run(&mut core::Core::new(scenario.agents, traffic, strategy, ablation, seed));
+        }
+        Policy::Baseline(baseline) => world.run(&mut baselines::client(baseline, scenario, seed)),
+    }
+    let window = scenario.window.map(|window| record::span(&world.records, window.start_s, window.end_s));
+    RunReport {
+        scenario: scenario.id.clone(),
+        traffic: traffic.name.clone(),
+        policy: policy.to_string(),
+        seed,
+        whole: record::span(&world.records, scenario.warmup_s, scenario.duration_s),
+        window,
+        seconds: record::seconds(&world.records),
+        deployments: world.series,
+        budget: None,
+        simulated_s: world.now.as_nanos() as f64 / 1e9,
+        events: world.events,
+    }
+}

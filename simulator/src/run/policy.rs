@@ -34,8 +34,8 @@ pub enum Baseline {
     RandomWeighted,
     /// One after the other.
     RoundRobin,
-    /// Smooth weighted round robin; a deployment that failed three times in a row is
-    /// left out for ten seconds.
+    /// Smooth weighted round robin; a deployment that failed is left out for ten
+    /// seconds.
     SmoothWrr,
     /// LiteLLM's simple shuffle with its cooldown.
     LitellmShuffle,

@@ -26,6 +26,8 @@ pub struct RunReport {
     pub window: Option<Span>,
     /// One per deployment, in the order of the scenario.
     pub deployments: Vec<DeploymentSeries>,
+    /// Arrivals and successes by second of arrival, from the run's beginning.
+    pub seconds: Vec<Second>,
     /// What the budget did, if the scenario has one.
     pub budget: Option<BudgetFigures>,
     /// Virtual seconds that were simulated.
@@ -55,6 +57,8 @@ pub struct Span {
     pub ttft_s: Percentiles,
     /// Time to the last token.
     pub e2e_s: Percentiles,
+    /// Time to the last token: the 1st, 2nd, ... 100th percentile.
+    pub e2e_quantiles_s: Vec<f64>,
     /// Attempts per request that were started and brought no answer, refusals for rate
     /// (429) not counted.
     pub wasted: f64,
@@ -71,8 +75,8 @@ pub struct Span {
     pub usd_per_1000: f64,
     /// Share of requests that were sent below their quality floor, 0 to 1.
     pub floor_violations: f64,
-    /// Share of answers whose deployment was not the cheapest at its price then, while
-    /// a cheaper one would have met floor and SLO, 0 to 1.
+    /// Share of requests whose first pick cost at least 5 % more, at the prices of that
+    /// moment, than the cheapest deployment that would have met floor and SLO, 0 to 1.
     pub overpaid: f64,
     /// Input tokens of answers, per request.
     pub input_tokens: f64,
@@ -91,6 +95,15 @@ pub struct Percentiles {
     pub p95: f64,
     /// 99th.
     pub p99: f64,
+}
+
+/// One second of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Second {
+    /// Requests that arrived in it.
+    pub arrived: u32,
+    /// Those of them that got a whole answer, whenever it came.
+    pub succeeded: u32,
 }
 
 /// What one deployment got over time, from the run's beginning, warm-up included.

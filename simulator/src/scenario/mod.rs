@@ -2,12 +2,13 @@
 //! to callers. Written as YAML; every field not given has the default named here.
 
 use serde::{Deserialize, Serialize};
+use trunkline_routing::{money::Rates, time::Timestamp};
 
 use crate::{
     congestion::Law,
     limits::RateLimits,
     model::{ErrorRates, ProviderModel},
-    outage::OutageKind,
+    outage::{OutageKind, within},
 };
 
 mod builtin;
@@ -264,6 +265,25 @@ pub struct Floor {
     pub share: f64,
     /// 0 to 1.
     pub min_quality: f64,
+}
+
+impl PriceSpec {
+    /// As accounts keep it: nano-dollars per million tokens.
+    pub fn rates(&self) -> Rates {
+        let nano = |usd: f64| (usd.max(0.0) * 1e9) as u64;
+        Rates {
+            input: nano(self.input),
+            cached_input: nano(self.cached_input.unwrap_or(self.input)),
+            output: nano(self.output),
+        }
+    }
+}
+
+impl Incident {
+    /// Whether it is going on.
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        within(now, self.start_s, self.duration_s.unwrap_or(f64::INFINITY), self.every_s)
+    }
 }
 
 impl Scenario {

@@ -1,7 +1,5 @@
 //! Turns a source and a scenario into the requests of one run.
 
-use std::time::Duration;
-
 use rand::{Rng, RngExt};
 use trunkline_routing::time::Timestamp;
 
@@ -183,9 +181,4 @@ impl Bursts {
         }
         factors
     }
-}
-
-/// How long the run's requests take to come.
-pub(crate) fn end(scenario: &Scenario) -> Timestamp {
-    Timestamp::ZERO + Duration::from_secs_f64(scenario.duration_s)
 }

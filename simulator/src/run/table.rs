@@ -1,0 +1,151 @@
+//! The routing table that the decision core gets for a scenario.
+
+use std::time::Duration;
+
+use trunkline_routing::{
+    money::Price,
+    price::{Entry, Schedule},
+    table::{
+        BreakerPolicy, Capabilities, Deployment, DeploymentIndex, Dialect, Limits, ProviderIndex,
+        RoutingTable, Strategy, Target, Tier, Timeouts, VirtualModel,
+    },
+    time::Timestamp,
+};
+
+use super::provider::Provider;
+use crate::{
+    math,
+    scenario::{Effect, Incident, Scenario},
+    traffic::Traffic,
+};
+
+/// The wall clock at the run's beginning: 1 January 2026, UTC.
+const BEGIN_UNIX_MS: u64 = 1_767_225_600_000;
+
+/// A table, and which provider each deployment is.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) routing: RoutingTable,
+    /// Places in the fleet by deployment index.
+    pub(crate) places: Vec<usize>,
+    /// Index of the virtual model of each part of the traffic.
+    pub(crate) routes: Vec<usize>,
+}
+
+/// The wall clock.
+pub(crate) fn unix_ms(now: Timestamp) -> u64 {
+    BEGIN_UNIX_MS + now.as_nanos() / 1_000_000
+}
+
+/// When providers come or go.
+pub(super) fn changes(scenario: &Scenario) -> Vec<Timestamp> {
+    let absent = scenario.incidents.iter().filter(|incident| incident.effect == Effect::Absent);
+    let moments = absent.flat_map(|incident| {
+        let end = incident.duration_s.map(|duration| incident.start_s + duration);
+        [Some(incident.start_s).filter(|start| *start > 0.0), end]
+    });
+    let mut moments: Vec<f64> = moments.flatten().collect();
+    moments.sort_by(f64::total_cmp);
+    moments.dedup();
+    moments.into_iter().map(|moment| Timestamp::ZERO + math::seconds(moment)).collect()
+}
+
+impl Table {
+    /// The table of what is configured now.
+    pub(crate) fn new(
+        scenario: &Scenario,
+        traffic: &Traffic,
+        providers: &[Provider],
+        strategy: Strategy,
+        now: Timestamp,
+    ) -> Self {
+        let mut places: Vec<usize> =
+            (0..providers.len()).filter(|place| providers[*place].is_present(now)).collect();
+        places.sort_by(|a, b| providers[*a].spec.model.name.cmp(&providers[*b].spec.model.name));
+        let index = |place: usize| {
+            let found = places.iter().position(|present| *present == place);
+            found.map(|index| (DeploymentIndex(index as u32), providers[place].spec.weight))
+        };
+        let all: Vec<Vec<usize>> = if scenario.tiers.is_empty() {
+            vec![(0..providers.len()).collect()]
+        } else {
+            scenario.tiers.iter().map(|tier| tier.iter().map(|place| place - 1).collect()).collect()
+        };
+        let tiers: Vec<Tier> =
+            all.iter().map(|tier| tier_of(tier.iter().filter_map(|at| index(*at)))).collect();
+        let tiers: Vec<Tier> = tiers.into_iter().filter(|tier| !tier.targets.is_empty()).collect();
+        let mut names: Vec<&str> = traffic.parts.iter().map(|part| part.route.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let model = |name: &&str| VirtualModel {
+            strategy,
+            deadline: Duration::from_secs_f64(scenario.deadline_s),
+            tiers: tiers.clone(),
+            ..VirtualModel::pin(name, DeploymentIndex(0))
+        };
+        let route =
+            |part: &crate::traffic::Part| names.iter().position(|name| *name == part.route).unwrap_or(0);
+        let routing = RoutingTable {
+            providers: places.iter().map(|place| provider(&providers[*place])).collect(),
+            deployments: places
+                .iter()
+                .enumerate()
+                .map(|(at, place)| deployment(at, &providers[*place], scenario, place + 1))
+                .collect(),
+            virtual_models: names.iter().map(model).collect(),
+            ..RoutingTable::default()
+        };
+        Self { routing, places, routes: traffic.parts.iter().map(route).collect() }
+    }
+
+    /// The deployment of that provider.
+    pub(crate) fn place(&self, deployment: DeploymentIndex) -> usize {
+        self.places[deployment.0 as usize]
+    }
+}
+
+fn tier_of(targets: impl Iterator<Item = (DeploymentIndex, u32)>) -> Tier {
+    let targets: Vec<Target> = targets.map(|(deployment, weight)| Target { deployment, weight }).collect();
+    Tier { max_attempts: targets.len() as u32, targets, timeouts: Timeouts::default() }
+}
+
+fn provider(provider: &Provider) -> trunkline_routing::table::Provider {
+    trunkline_routing::table::Provider {
+        name: provider.spec.model.name.as_str().into(),
+        dialect: Dialect::OpenAi,
+        base_url: "https://provider.example".into(),
+        credential: None,
+        allow_private_network: false,
+    }
+}
+
+fn deployment(at: usize, provider: &Provider, scenario: &Scenario, place: usize) -> Deployment {
+    let spec = &provider.spec;
+    Deployment {
+        name: format!("{}/model", spec.model.name).into(),
+        provider: ProviderIndex(at as u32),
+        upstream_model: "model".into(),
+        capabilities: Capabilities::ALL,
+        context_window: spec.context_window,
+        max_output_tokens: spec.max_output_tokens,
+        quality: Some(spec.quality),
+        prices: prices(provider, scenario, place),
+        breaker: BreakerPolicy::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// All prices of the run: a price table names changes before they come.
+fn prices(provider: &Provider, scenario: &Scenario, place: usize) -> Schedule {
+    let own =
+        |incident: &&Incident| incident.provider == place && matches!(incident.effect, Effect::Price(_));
+    let changes = scenario.incidents.iter().filter(own).flat_map(|incident| {
+        [Some(incident.start_s), incident.duration_s.map(|duration| incident.start_s + duration)]
+    });
+    let moments = changes.flatten().chain([0.0]).map(|moment| Timestamp::ZERO + math::seconds(moment));
+    let entry = |at: Timestamp| Entry {
+        valid_from_unix_ms: unix_ms(at),
+        price: Price::flat(provider.price(at).rates()),
+    };
+    Schedule::new(moments.map(entry).collect())
+}
