@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Provider = 4,
     /// The policy's own draws.
     Policy = 5,
+    /// When agents report.
+    Reports = 6,
 }
 
 /// The stream for a purpose; `index` names one of several.

@@ -5,17 +5,21 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::rngs::StdRng;
 use trunkline_routing::{
-    breaker::Sample,
-    classify::{BodyFault, ErrorFields, TransportFault, classify, classify_body, classify_transport},
+    breaker,
+    classify::{
+        BodyFault, ErrorFields, OutcomeClass, TransportFault, classify, classify_body, classify_transport,
+    },
     decide::Route,
     eligibility::Profile,
-    registry::{Binding, Registry, Ticket},
-    request::{AttemptId, Context, Directive, Failure, Loser, Request},
-    table::Strategy,
+    registry::{Binding, Observation, Registry, Ticket},
+    request::{AttemptId, Context, Directive, Failure, Loser, Request, Start},
+    table::{DeploymentIndex, Strategy},
     time::Timestamp,
+    train::{Sample, SampleKind, route_id},
 };
 
 use super::{
+    fleet::{Due, Fleet},
     policy::Ablation,
     table::{Table, unix_ms},
     world::{Attempt, Client, Heard, Why, World},
@@ -29,7 +33,9 @@ use crate::{
 pub(super) struct Core<'a> {
     traffic: &'a Traffic,
     strategy: Strategy,
+    ablation: Ablation,
     agents: Vec<Agent>,
+    fleet: Fleet,
     /// Every routing table of the run; the last one is in force.
     tables: Vec<Table>,
     active: BTreeMap<usize, Active>,
@@ -48,8 +54,17 @@ struct Active {
     request: Request,
     table: usize,
     route: usize,
-    attempts: Vec<(AttemptId, Attempt)>,
+    attempts: Vec<Running>,
     winner: Option<Winner>,
+}
+
+/// An attempt under way.
+#[derive(Clone, Copy)]
+struct Running {
+    id: AttemptId,
+    attempt: Attempt,
+    /// Attempts that its agent had running there as it started, itself included.
+    beside: u32,
 }
 
 /// The attempt whose answer the caller gets.
@@ -65,7 +80,7 @@ impl<'a> Core<'a> {
         agents: u32,
         traffic: &'a Traffic,
         strategy: Strategy,
-        _ablation: Ablation,
+        ablation: Ablation,
         seed: u64,
     ) -> Self {
         let agent = |index: u32| Agent {
@@ -76,6 +91,8 @@ impl<'a> Core<'a> {
         Self {
             traffic,
             strategy,
+            ablation,
+            fleet: Fleet::new(agents as usize),
             agents: (0..agents).map(agent).collect(),
             tables: Vec::new(),
             active: BTreeMap::new(),
@@ -84,7 +101,14 @@ impl<'a> Core<'a> {
 
     /// A routing table came to all agents.
     fn adopt_table(&mut self, world: &World<'_>) {
-        let table = Table::new(world.scenario, self.traffic, &world.providers, self.strategy, world.now);
+        let table = Table::new(
+            world.scenario,
+            self.traffic,
+            &world.providers,
+            self.strategy,
+            self.ablation,
+            world.now,
+        );
         for agent in &mut self.agents {
             agent.bindings.push(agent.registry.bind(&table.routing, world.now));
         }
@@ -114,11 +138,14 @@ impl<'a> Core<'a> {
             });
             let Some(Some(directive)) = asked else { return };
             match directive {
-                Directive::Start { id, deployment, .. } => {
+                Directive::Start { id, deployment, why, .. } => {
                     let Some(active) = self.active.get_mut(&request) else { return };
+                    let agent = &self.agents[world.arrivals[request].agent];
+                    let beside = agent.registry.in_flight(&agent.bindings[active.table], deployment);
                     let place = self.tables[active.table].place(deployment);
-                    let attempt = world.start(request, place, Why::Usual);
-                    active.attempts.push((id, attempt));
+                    let why = if why == Start::Hedge { Why::Hedge } else { Why::Usual };
+                    let attempt = world.start(request, place, why);
+                    active.attempts.push(Running { id, attempt, beside });
                 }
                 Directive::Kill(id) => self.kill(world, request, id),
                 Directive::Wait(until) if until > world.now => return world.wake_at(request, until),
@@ -133,8 +160,9 @@ impl<'a> Core<'a> {
             active.request.failed(context, id, &classify_transport(TransportFault::AttemptTimeout));
             active.take(id)
         });
-        if let Some(attempt) = attempt.flatten() {
-            world.cancel(attempt);
+        if let Some(running) = attempt.flatten() {
+            self.sample(world, request, running, SampleKind::Silent, None);
+            world.cancel(running.attempt);
         }
     }
 
@@ -146,16 +174,49 @@ impl<'a> Core<'a> {
     }
 
     fn drop_losers(&mut self, world: &mut World<'_>, request: usize, losers: &[Loser]) {
-        let Some(active) = self.active.get_mut(&request) else { return };
-        for attempt in losers.iter().filter_map(|loser| active.take(loser.id)) {
-            world.cancel(attempt);
+        for loser in losers {
+            let Some(active) = self.active.get_mut(&request) else { return };
+            let Some(running) = active.take(loser.id) else { continue };
+            let silent = loser.class == OutcomeClass::Timeout;
+            let kind = if silent { SampleKind::Silent } else { SampleKind::Overtaken };
+            self.sample(world, request, running, kind, None);
+            world.cancel(running.attempt);
         }
+    }
+
+    /// An attempt ended: that goes into the agent's next report.
+    fn sample(
+        &mut self,
+        world: &World<'_>,
+        request: usize,
+        running: Running,
+        kind: SampleKind,
+        won: Option<(Winner, u32)>,
+    ) {
+        let Some(active) = self.active.get(&request) else { return };
+        let (arrival, call) = (&world.arrivals[request], world.call(running.attempt));
+        let route = &self.tables[active.table].routing.virtual_models[active.route];
+        let winner = won.map(|(winner, _)| winner);
+        let sample = Sample {
+            route: route_id(&route.name),
+            started: call.started,
+            input_tokens: arrival.input_tokens.into(),
+            cached_input_tokens: 0,
+            max_output_tokens: arrival.max_output_tokens,
+            output_tokens: won.map_or(0, |(_, tokens)| tokens.into()),
+            ttft: winner.map(|winner| winner.first_token.since(call.started)),
+            duration: world.now.since(call.started),
+            kind,
+            in_flight_own: running.beside,
+            predicted_ttft_s: winner.map_or(0.0, |winner| winner.ticket.predicted_ttft_s()),
+        };
+        self.fleet.ended(arrival.agent, call.deployment, sample);
     }
 
     fn won(&mut self, world: &mut World<'_>, request: usize, attempt: Attempt) {
         let first_token = world.now;
         let losers = self.with(world, request, |active, context| {
-            let id = active.id(attempt)?;
+            let id = active.of(attempt)?.id;
             let (ticket, losers) = active.request.won(context, id)?;
             active.winner = Some(Winner { attempt, ticket, first_token });
             Some(losers)
@@ -165,14 +226,33 @@ impl<'a> Core<'a> {
 
     /// The winner's answer is over.
     fn ended(&mut self, world: &mut World<'_>, request: usize, attempt: Attempt, whole: Option<u32>) {
+        let started = world.call(attempt).started;
+        let arrival = world.arrivals[request];
         let winner = self.with(world, request, |active, context| {
             let winner = active.winner.filter(|winner| winner.attempt == attempt)?;
-            let sample = if whole.is_some() { Sample::Ended } else { Sample::BrokeOff };
+            let sample = if whole.is_some() { breaker::Sample::Ended } else { breaker::Sample::BrokeOff };
             context.registry.record(winner.ticket, context.now, sample, context.rng);
+            if let Some(output_tokens) = whole {
+                let seen = Observation {
+                    input_tokens: arrival.input_tokens.into(),
+                    cached_input_tokens: 0,
+                    max_output_tokens: arrival.max_output_tokens,
+                    output_tokens: output_tokens.into(),
+                    ttft: winner.first_token.since(started),
+                    duration: context.now.since(started),
+                    stream: true,
+                };
+                context.registry.observe(winner.ticket, context.now, &seen);
+            }
             context.registry.release(winner.ticket);
             Some(winner)
         });
         let Some(winner) = winner.flatten() else { return };
+        let running = self.active.get(&request).and_then(|active| active.of(attempt));
+        if let Some(running) = running {
+            let kind = if whole.is_some() { SampleKind::Ok } else { SampleKind::Broke };
+            self.sample(world, request, running, kind, Some((winner, whole.unwrap_or(0))));
+        }
         self.active.remove(&request);
         match whole {
             Some(output_tokens) => world.answered(attempt, winner.first_token, output_tokens),
@@ -189,24 +269,28 @@ impl<'a> Core<'a> {
                 classify_transport(TransportFault::Reset)
             }
         };
-        self.with(world, request, |active, context| {
-            if let Some(id) = active.id(attempt) {
-                active.request.failed(context, id, &classified);
-                active.take(id);
-            }
+        let limited = classified.class == OutcomeClass::RateLimited;
+        let running = self.with(world, request, |active, context| {
+            let id = active.of(attempt)?.id;
+            active.request.failed(context, id, &classified);
+            active.take(id)
         });
+        // A refusal for rate says nothing of how fast or how reliable a deployment is.
+        if let Some(running) = running.flatten().filter(|_| !limited) {
+            self.sample(world, request, running, SampleKind::Failed, None);
+        }
         self.drive(world, request);
     }
 }
 
 impl Active {
-    fn id(&self, attempt: Attempt) -> Option<AttemptId> {
-        self.attempts.iter().find(|(_, known)| *known == attempt).map(|(id, _)| *id)
+    fn of(&self, attempt: Attempt) -> Option<Running> {
+        self.attempts.iter().find(|running| running.attempt == attempt).copied()
     }
 
-    fn take(&mut self, id: AttemptId) -> Option<Attempt> {
-        let at = self.attempts.iter().position(|(known, _)| *known == id)?;
-        Some(self.attempts.swap_remove(at).1)
+    fn take(&mut self, id: AttemptId) -> Option<Running> {
+        let at = self.attempts.iter().position(|running| running.id == id)?;
+        Some(self.attempts.swap_remove(at))
     }
 }
 
@@ -241,6 +325,7 @@ fn profile(arrival: &Arrival, now: Timestamp) -> Profile {
 impl Client for Core<'_> {
     fn begin(&mut self, world: &mut World<'_>) {
         self.adopt_table(world);
+        self.fleet.begin(world);
     }
 
     fn arrived(&mut self, world: &mut World<'_>, request: usize) {
@@ -272,7 +357,27 @@ impl Client for Core<'_> {
         }
     }
 
-    fn timer(&mut self, _world: &mut World<'_>, _number: usize) {}
+    fn timer(&mut self, world: &mut World<'_>, number: usize) {
+        match self.fleet.due(number) {
+            Due::Report(agent) => {
+                let table = self.tables.len() - 1;
+                let Agent { registry, bindings, .. } = &self.agents[agent];
+                let places = &self.tables[table].places;
+                let running = (0..).zip(places).map(|(index, place)| {
+                    (*place, registry.in_flight(&bindings[table], DeploymentIndex(index)))
+                });
+                self.fleet.report(world, agent, running);
+            }
+            Due::Publish => self.fleet.publish(world),
+            Due::Adopt => {
+                if let Some(models) = self.fleet.arrived() {
+                    for agent in &mut self.agents {
+                        agent.registry.adopt(&models, world.now);
+                    }
+                }
+            }
+        }
+    }
 
     fn fleet_changed(&mut self, world: &mut World<'_>) {
         self.adopt_table(world);

@@ -7,6 +7,7 @@
 //! luck, and the same inputs give the same report to the last bit.
 
 mod core;
+mod fleet;
 mod policy;
 mod provider;
 mod record;

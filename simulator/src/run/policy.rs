@@ -88,10 +88,34 @@ impl Baseline {
         ("oracle", Self::Oracle),
         ("oracle-cost", Self::OracleCost),
     ];
+
+    /// What it does, in a line.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::RandomWeighted => "cumulative random by weight; gives up on a second draw of the same",
+            Self::RoundRobin => "one after the other",
+            Self::SmoothWrr => "nginx: smooth weighted turns; a failure puts out for 10 s",
+            Self::LitellmShuffle => "LiteLLM: any, with cooldown",
+            Self::LitellmLatency => "LiteLLM: smallest mean of the last ten TTFT, with cooldown",
+            Self::NaiveEwma => "smallest moving average of whole latencies",
+            Self::PeakEwmaP2c => "Finagle, tower: better of two by peak EWMA times pending",
+            Self::LeastRequestP2c => "Envoy: the one of two with fewer requests running",
+            Self::Prequal => "Prequal: cold ones by latency, else fewest in flight; ideal probes",
+            Self::CentralArgmin => "a control plane tells all agents the one best",
+            Self::CentralWeights => "a control plane gives weights by latency and errors",
+            Self::InverseSquarePrice => "OpenRouter 2025: shares by price to the -2, above the floor",
+            Self::LitellmLowestCost => "LiteLLM: smallest input plus output list price",
+            Self::CheapestExpected => "cheapest by expected tokens, above the floor, with cooldown",
+            Self::NaiveChain => "tier after tier, 10 s each, no memory",
+            Self::Oracle => "knows all states; fastest, with the baselines' attempts",
+            Self::OracleCost => "knows all states; cheapest that meets floor and SLO",
+        }
+    }
 }
 
 /// Strategies of the core that a run may use.
-const STRATEGIES: [Strategy; 2] = [Strategy::RoundRobin, Strategy::Weighted];
+const STRATEGIES: [Strategy; 5] =
+    [Strategy::RoundRobin, Strategy::Weighted, Strategy::Latency, Strategy::Cost, Strategy::Balanced];
 
 /// What a name of an ablation ends with.
 const NO_HEDGE: &str = "/no-hedge";
@@ -101,6 +125,18 @@ impl Policy {
     pub fn all() -> impl Iterator<Item = Self> {
         let core = STRATEGIES.into_iter().map(|strategy| Self::Core(strategy, Ablation::Whole));
         core.chain(Baseline::NAMES.into_iter().map(|(_, baseline)| Self::Baseline(baseline)))
+    }
+
+    /// What it does, in a line.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Core(Strategy::RoundRobin, _) => "equal shares, with the core's attempts and breakers",
+            Self::Core(Strategy::Weighted, _) => "shares by weight, with the core's attempts and breakers",
+            Self::Core(Strategy::Latency, _) => "the fastest answer to be expected",
+            Self::Core(Strategy::Cost, _) => "the cheapest that meets floor and SLO",
+            Self::Core(Strategy::Balanced, _) => "time, money and quality at their prices",
+            Self::Baseline(baseline) => baseline.about(),
+        }
     }
 
     /// Whether the decision core's own code runs.

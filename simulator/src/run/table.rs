@@ -6,13 +6,13 @@ use trunkline_routing::{
     money::Price,
     price::{Entry, Schedule},
     table::{
-        BreakerPolicy, Capabilities, Deployment, DeploymentIndex, Dialect, Limits, ProviderIndex,
-        RoutingTable, Strategy, Target, Tier, Timeouts, VirtualModel,
+        BreakerPolicy, Capabilities, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits,
+        ProviderIndex, RoutingTable, Slo, Strategy, Target, Tier, Timeouts, VirtualModel,
     },
     time::Timestamp,
 };
 
-use super::provider::Provider;
+use super::{policy::Ablation, provider::Provider};
 use crate::{
     math,
     scenario::{Effect, Incident, Scenario},
@@ -57,6 +57,7 @@ impl Table {
         traffic: &Traffic,
         providers: &[Provider],
         strategy: Strategy,
+        ablation: Ablation,
         now: Timestamp,
     ) -> Self {
         let mut places: Vec<usize> =
@@ -77,11 +78,20 @@ impl Table {
         let mut names: Vec<&str> = traffic.parts.iter().map(|part| part.route.as_str()).collect();
         names.sort_unstable();
         names.dedup();
+        let slo = Slo {
+            ttft: Some(Duration::from_secs_f64(scenario.slo.ttft_s)),
+            total: Some(Duration::from_secs_f64(scenario.slo.total_s)),
+        };
+        // All that a scenario does not speak of is as in a configuration that is silent.
+        let usual = VirtualModel::pin("", DeploymentIndex(0));
         let model = |name: &&str| VirtualModel {
             strategy,
+            slo,
+            hedge_budget_percent: if ablation == Ablation::NoHedge { 0 } else { usual.hedge_budget_percent },
             deadline: Duration::from_secs_f64(scenario.deadline_s),
             tiers: tiers.clone(),
-            ..VirtualModel::pin(name, DeploymentIndex(0))
+            name: (*name).into(),
+            ..usual.clone()
         };
         let route =
             |part: &crate::traffic::Part| names.iter().position(|name| *name == part.route).unwrap_or(0);
@@ -116,6 +126,8 @@ fn provider(provider: &Provider) -> trunkline_routing::table::Provider {
         base_url: "https://provider.example".into(),
         credential: None,
         allow_private_network: false,
+        region: None,
+        health_check: HealthCheck::default(),
     }
 }
 

@@ -168,6 +168,11 @@ impl<'a> World<'a> {
         }
     }
 
+    /// The run's seed.
+    pub(crate) const fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Events of the same moment come in the order in which they were asked for.
     fn push(&mut self, at: Timestamp, event: Event) {
         self.sequence += 1;

@@ -37,8 +37,8 @@ pub struct Scenario {
     /// Agents; a request comes in at one of them at random. Default 3.
     #[serde(default = "defaults::agents")]
     pub agents: u32,
-    /// Time between two reports of an agent to its control plane, which publishes what
-    /// it knows then. Default 2.
+    /// Time between two reports of an agent to its control plane. That publishes what it
+    /// learned as often, but at least every two seconds. Default 2.
     #[serde(default = "defaults::report_every_s")]
     pub report_every_s: f64,
     /// How late a publication is at the agents. Default 0.2.
