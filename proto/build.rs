@@ -8,6 +8,7 @@ use protox::Compiler;
 const FILES: &[&str] = &[
     "trunkline/types/v1/options.proto",
     "trunkline/types/v1/version.proto",
+    "trunkline/types/v1/price.proto",
     "trunkline/types/v1/provider.proto",
     "trunkline/types/v1/virtual_model.proto",
     "trunkline/types/v1/api_key.proto",
@@ -25,6 +26,8 @@ const FILES: &[&str] = &[
     "trunkline/admin/v1/watch.proto",
     "trunkline/admin/v1/drill.proto",
     "trunkline/admin/v1/state.proto",
+    "trunkline/admin/v1/price.proto",
+    "trunkline/admin/v1/api_key.proto",
     "trunkline/admin/v1/admin.proto",
 ];
 
@@ -43,6 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_well_known_types(false)
         .bytes(".trunkline.agent.v1.Update.state_sha256")
         .bytes(".trunkline.agent.v1.Update.resources_sha256")
+        // Holds a key: its Debug is written by hand.
+        .skip_debug([".trunkline.admin.v1.CreateApiKeyResponse"])
         .compile_fds(prost_types::FileDescriptorSet::decode(&*set.encode_to_vec())?)?;
     Ok(())
 }

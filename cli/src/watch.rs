@@ -140,6 +140,7 @@ fn lines(message: &WatchResourcesResponse) -> String {
                 Some(Resource::Provider(one)) => ("provider", one.name.as_str()),
                 Some(Resource::VirtualModel(one)) => ("virtual-model", one.name.as_str()),
                 Some(Resource::ApiKey(one)) => ("api-key", one.name.as_str()),
+                Some(Resource::PriceEntry(one)) => ("price-entry", one.name.as_str()),
                 // Of a newer control plane.
                 None => ("unknown", "-"),
             },
@@ -152,6 +153,7 @@ fn lines(message: &WatchResourcesResponse) -> String {
                 Some(Name::Provider(name)) => ("provider", name.as_str()),
                 Some(Name::VirtualModel(name)) => ("virtual-model", name.as_str()),
                 Some(Name::ApiKey(name)) => ("api-key", name.as_str()),
+                Some(Name::PriceEntry(name)) => ("price-entry", name.as_str()),
                 None => ("unknown", "-"),
             },
         );

@@ -30,7 +30,7 @@ pub(crate) struct Document {
 /// Reads and checks all of it.
 pub(crate) fn load(source: ConfigSource) -> Result<Document, StartError> {
     match document::load_and_check(&source.text) {
-        Ok(config) => Ok(Document { source, config: convert::canonical(config) }),
+        Ok(config) => Ok(Document { source, config: convert::without_feed(convert::canonical(config)) }),
         Err(error) => Err(StartError::Config { origin: source.origin, problems: error.to_string() }),
     }
 }
@@ -38,8 +38,12 @@ pub(crate) fn load(source: ConfigSource) -> Result<Document, StartError> {
 /// Applies the document, or warns that it differs from what is stored. A store that
 /// takes no writes now, but has a configuration, goes on with that one.
 pub(crate) async fn bring_in(repository: &Repository, document: Document) -> Result<(), CommitError> {
-    let Document { source, config } = document;
+    let Document { source, mut config } = document;
     let state = repository.state();
+    // Prices from feeds are no part of a document, and stay.
+    let from_feed = state.config.price_entries.iter().filter(|one| convert::is_from_feed(one));
+    config.price_entries.extend(from_feed.cloned());
+    let config = convert::without_orphans(convert::canonical(config));
     let changes = document::diff(&state.config, &config);
     let empty = state.version.revision == 0;
     match source.policy {

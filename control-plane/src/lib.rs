@@ -10,6 +10,7 @@ pub mod config;
 mod grpc;
 mod metrics;
 mod ops;
+mod prices;
 mod registry;
 pub mod repository;
 pub mod security;

@@ -40,6 +40,18 @@ mod generated {
     }
 }
 
+impl std::fmt::Debug for admin::v1::CreateApiKeyResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = if self.secret.is_empty() { "" } else { "[hidden]" };
+        f.debug_struct("CreateApiKeyResponse")
+            .field("api_key", &self.api_key)
+            .field("secret", &secret)
+            .field("version", &self.version)
+            .field("changes", &self.changes)
+            .finish()
+    }
+}
+
 pub use generated::{admin, agent, routing, telemetry, types};
 
 /// The descriptors of all Trunkline packages and what they import, custom options

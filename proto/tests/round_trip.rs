@@ -11,7 +11,8 @@ use trunkline_proto::{
     document::{diff, load, to_json, to_yaml},
     types::v1::{
         Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, HealthCheck, Hedge,
-        Limits, Price, Provider, Retry, Slo, Target, Tier, Timeouts, VirtualModel, credential::Source,
+        Limits, Price, PriceEntry, PriceTier, Provider, Retry, Slo, Target, Tier, Timeouts, VirtualModel,
+        credential::Source,
     },
 };
 
@@ -75,6 +76,7 @@ prop_compose! {
             input_usd_per_mtok: input,
             cached_input_usd_per_mtok: cached,
             output_usd_per_mtok: output,
+            tiers: Vec::new(),
         });
         let limits = limits.map(|max_in_flight| Limits { max_in_flight, ..Limits::default() });
         Deployment {
@@ -162,15 +164,40 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn price_entry()(
+        name in name(),
+        deployment in text(),
+        price in option::of((text(), text(), option::of(any::<u32>()))),
+        valid_from in option::of((0..253_402_300_800_i64, 0..1_000_000_000_i32)),
+        source in 0..3_i32,
+    ) -> PriceEntry {
+        let price = price.map(|(input, output, above)| Price {
+            input_usd_per_mtok: input.clone(),
+            output_usd_per_mtok: output.clone(),
+            tiers: above.into_iter().map(|above_input_tokens| PriceTier {
+                above_input_tokens,
+                input_usd_per_mtok: output.clone(),
+                output_usd_per_mtok: input.clone(),
+                ..PriceTier::default()
+            }).collect(),
+            ..Price::default()
+        });
+        let valid_from = valid_from.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos });
+        PriceEntry { name, deployment, price, valid_from, source, ..PriceEntry::default() }
+    }
+}
+
+prop_compose! {
     fn config()(
         providers in unique(vec(provider(), 0..4), |one| one.name.clone()),
         virtual_models in unique(vec(virtual_model(), 0..4), |one| one.name.clone()),
         api_keys in unique(vec((name(), text(), vec(text(), 0..3)), 0..3), |one| one.0.clone()),
+        price_entries in unique(vec(price_entry(), 0..4), |one| one.name.clone()),
     ) -> Config {
         let api_keys = api_keys.into_iter().map(|(name, secret_sha256, allowed_models)| {
-            ApiKey { name, secret_sha256, allowed_models }
+            ApiKey { name, secret_sha256, allowed_models, etag: String::new() }
         });
-        Config { providers, virtual_models, api_keys: api_keys.collect() }
+        Config { providers, virtual_models, api_keys: api_keys.collect(), price_entries }
     }
 }
 

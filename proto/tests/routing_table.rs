@@ -59,9 +59,16 @@ fn config() -> Config {
                 name: "team-b".to_owned(),
                 secret_sha256: "11".repeat(32),
                 allowed_models: vec!["chat".to_owned(), "a/x".to_owned()],
+                ..ApiKey::default()
             },
-            ApiKey { name: "team-a".to_owned(), secret_sha256: "22".repeat(32), allowed_models: vec![] },
+            ApiKey {
+                name: "team-a".to_owned(),
+                secret_sha256: "22".repeat(32),
+                allowed_models: vec![],
+                ..ApiKey::default()
+            },
         ],
+        ..Config::default()
     }
 }
 
@@ -173,6 +180,7 @@ fn everything_wrong_with_providers_is_said_at_once() {
         input_usd_per_mtok: "1e-1".to_owned(),
         cached_input_usd_per_mtok: "-1".to_owned(),
         output_usd_per_mtok: String::new(),
+        ..Price::default()
     });
     bad.deployments.push(deployment("z"));
     config.providers[1].dialect = 99;

@@ -48,7 +48,7 @@ fn config() -> Config {
     let a = provider("a", vec![deployment("plain", &[]), deployment("tools", &["tools"])]);
     let b = provider("b", vec![deployment("x", &[])]);
     let virtual_models = vec![model("chat", &["a/plain", "a/tools", "b/x"]), model("solo", &["b/x"])];
-    Config { providers: vec![a, b], virtual_models, api_keys: vec![] }
+    Config { providers: vec![a, b], virtual_models, ..Config::default() }
 }
 
 fn lenient(config: &Config) -> (RoutingTable, String) {
@@ -119,6 +119,7 @@ fn a_provider_that_cannot_be_spoken_to_is_left_out() {
             name: "team".to_owned(),
             secret_sha256: "11".repeat(32),
             allowed_models: vec!["a/plain".to_owned()],
+            ..ApiKey::default()
         });
         let (table, assumed) = lenient(&new);
         assert!(assumed.starts_with("providers[0].") && assumed.ends_with("are left out"), "{assumed}");

@@ -6,6 +6,7 @@
 //! view/provider/<name>           one resource each, in pieces of PIECE_BYTES
 //! view/virtual_model/<name>
 //! view/api_key/<name>
+//! view/price_entry/<name>
 //! view/verdict/<deployment>
 //! view/fault/<drill>
 //! view/drain/<agent>
@@ -198,6 +199,9 @@ fn entries(mark: &Mark, config: &Config, folded: &Folded) -> Entries {
     }
     for api_key in &config.api_keys {
         add("api_key", &api_key.name, &api_key.encode_to_vec());
+    }
+    for entry in &config.price_entries {
+        add("price_entry", &entry.name, &entry.encode_to_vec());
     }
     for verdict in folded.verdicts.changes() {
         add("verdict", &verdict.deployment, &verdict.encode_to_vec());

@@ -2,8 +2,10 @@
 
 mod admin;
 mod agents;
+mod api_keys;
 mod drills;
 mod history;
+mod prices;
 mod revisions;
 mod routing;
 mod scripted;

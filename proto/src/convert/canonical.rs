@@ -1,18 +1,21 @@
 //! One form of each configuration, so that equal ones are equal bytes.
 
+use std::collections::HashSet;
+
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use super::price::is_from_feed;
 use crate::{
     admin::v1::Config,
-    types::v1::{Provider, VirtualModel},
+    types::v1::{ApiKey, PriceEntry, Provider, VirtualModel},
 };
 
 /// Bytes of the hash in an etag; collisions would need billions of versions.
 const ETAG_BYTES: usize = 8;
 
-/// The configuration with providers, deployments, virtual models and keys by name
-/// and without etags. Tiers and targets keep their order: it means something.
+/// The configuration with providers, deployments, virtual models, keys and price entries
+/// by name and without etags. Tiers and targets keep their order: it means something.
 pub fn canonical(mut config: Config) -> Config {
     config.providers.sort_by(|a, b| a.name.cmp(&b.name));
     for one in &mut config.providers {
@@ -23,6 +26,35 @@ pub fn canonical(mut config: Config) -> Config {
         one.etag.clear();
     }
     config.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
+    for one in &mut config.api_keys {
+        one.etag.clear();
+    }
+    config.price_entries.sort_by(|a, b| a.name.cmp(&b.name));
+    for one in &mut config.price_entries {
+        one.etag.clear();
+    }
+    config
+}
+
+/// The configuration as a document has it: without prices from feeds, which are state.
+#[must_use]
+pub fn without_feed(mut config: Config) -> Config {
+    config.price_entries.retain(|one| !is_from_feed(one));
+    config
+}
+
+/// Without prices from a feed for deployments that are not there: nobody wrote them by
+/// hand, so nobody has to remove them by hand.
+#[must_use]
+pub fn without_orphans(mut config: Config) -> Config {
+    if !config.price_entries.iter().any(is_from_feed) {
+        return config;
+    }
+    let providers = config.providers.iter();
+    let there: HashSet<String> = providers
+        .flat_map(|one| one.deployments.iter().map(|it| format!("{}/{}", one.name, it.name)))
+        .collect();
+    config.price_entries.retain(|one| !is_from_feed(one) || there.contains(&one.deployment));
     config
 }
 
@@ -44,6 +76,16 @@ pub fn etag_of_provider(provider: &Provider) -> String {
 /// The etag of a virtual model.
 pub fn etag_of_virtual_model(model: &VirtualModel) -> String {
     etag(&VirtualModel { etag: String::new(), ..model.clone() })
+}
+
+/// The etag of a key.
+pub fn etag_of_api_key(key: &ApiKey) -> String {
+    etag(&ApiKey { etag: String::new(), ..key.clone() })
+}
+
+/// The etag of a price entry.
+pub fn etag_of_price_entry(entry: &PriceEntry) -> String {
+    etag(&PriceEntry { etag: String::new(), ..entry.clone() })
 }
 
 fn etag(message: &impl Message) -> String {

@@ -7,6 +7,7 @@
 //! | strategy | WEIGHTED: the operator's own shares |
 //! | `on_context_length`, `on_content_filter`, `on_cancel`, health mode | absent: the default |
 //! | dialect, or where a credential is | the provider's deployments are left out: a request in a wrong form, or without its key, must not be sent |
+//! | who made a price entry | a feed |
 //! | a capability that a virtual model requires | targets that don't list it are left out; without a list they offer everything |
 //! | a capability that a deployment offers | not offered: nothing here asks for it |
 //!
@@ -16,11 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_routing::table::{Capabilities, DeploymentIndex, RoutingTable, Version};
 
-use super::{field, provider, routing_table, virtual_model};
+use super::{field, price, provider, routing_table, virtual_model};
 use crate::{
     admin::v1::Config,
     problems::{Path, Problems},
-    types::v1::{Dialect, Provider, VirtualModel},
+    types::v1::{Dialect, PriceEntry, PriceSource, Provider, VirtualModel},
 };
 
 /// A routing table, and what had to be assumed for it.
@@ -45,6 +46,9 @@ pub fn routing_table_lenient(version: Version, config: &Config) -> Result<Lenien
     }
     for (at, one) in settled.virtual_models.iter_mut().enumerate() {
         settle.virtual_model(one, config, &Path::Root.item("virtual_models", at));
+    }
+    for (at, one) in settled.price_entries.iter_mut().enumerate() {
+        settle.price_entry(one, &Path::Root.item("price_entries", at));
     }
     let mut table = routing_table(version, &settled)?;
     settle.restrict(&mut table);
@@ -148,6 +152,12 @@ impl Settle {
         let targets = wire.tiers.iter().flat_map(|tier| &tier.targets).map(|target| &target.deployment);
         let lacking = targets.filter(|target| !offers(config, target, &unknown)).cloned().collect();
         self.lacking.insert(wire.name.clone(), lacking);
+    }
+
+    fn price_entry(&mut self, wire: &mut PriceEntry, path: &Path<'_>) {
+        let source = path.field("source");
+        let feed = PriceSource::Feed as i32;
+        self.settle(&mut wire.source, feed, &source, "taken as PRICE_SOURCE_FEED", price::check_known);
     }
 
     /// Replaces a number that `check` refuses by `safe`. True: it was fine.

@@ -9,12 +9,16 @@ mod guard;
 mod histogram;
 mod lenient;
 mod outcome;
+mod price;
 mod provider;
 pub mod sync;
 mod table;
 mod virtual_model;
 
-pub use canonical::{canonical, etag_of_provider, etag_of_virtual_model};
+pub use canonical::{
+    canonical, etag_of_api_key, etag_of_price_entry, etag_of_provider, etag_of_virtual_model, without_feed,
+    without_orphans,
+};
 pub use decision::{
     breaker_state, candidates, check_tags, exclusions, route_profile, route_state, usd, wire_strategy,
 };
@@ -22,4 +26,7 @@ pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};
 pub use lenient::{Lenient, routing_table_lenient};
 pub use outcome::{Reported, outcome, reported, wire_outcome};
+pub use price::{
+    PRICE_ENTRIES_MAX, checked_price, is_from_feed, usd as written_usd, valid_from_unix_ms, wire_price,
+};
 pub use table::routing_table;

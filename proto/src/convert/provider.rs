@@ -3,7 +3,6 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use trunkline_routing::{
-    money::{Price, Rates},
     price::Schedule,
     table::{
         BreakerPolicy, Capabilities, Credential, Deployment, Dialect, HealthCheck, Limits, Provider,
@@ -11,7 +10,7 @@ use trunkline_routing::{
     },
 };
 
-use super::{field, table::Names};
+use super::{field, price, table::Names};
 use crate::{
     problems::{Path, Problems},
     types::v1,
@@ -220,7 +219,7 @@ fn deployment(
         prices: wire
             .price
             .as_ref()
-            .and_then(|one| price(one, &path.field("price"), problems))
+            .and_then(|one| price::price(one, &path.field("price"), problems))
             .map_or_else(Schedule::unknown, Schedule::fixed),
         breaker: breaker(wire.breaker.as_ref(), base, &path.field("breaker"), problems),
         limits: wire.limits.as_ref().map(limits).unwrap_or_default(),
@@ -238,20 +237,4 @@ fn limits(wire: &v1::Limits) -> Limits {
         tokens_per_minute: known(wire.tokens_per_minute),
         max_in_flight: known(wire.max_in_flight),
     }
-}
-
-fn price(wire: &v1::Price, path: &Path<'_>, problems: &mut Problems) -> Option<Price> {
-    let mut usd = |text: &str, name, required| {
-        let path = path.field(name);
-        if required && text.is_empty() {
-            problems.push(path, "is required, as in 0.15; leave the whole price out if unknown");
-            return None;
-        }
-        field::usd(text, &path, problems)
-    };
-    let input = usd(&wire.input_usd_per_mtok, "input_usd_per_mtok", true);
-    let cached = usd(&wire.cached_input_usd_per_mtok, "cached_input_usd_per_mtok", false);
-    let output = usd(&wire.output_usd_per_mtok, "output_usd_per_mtok", true);
-    let (input, output) = input.zip(output)?;
-    Some(Price::flat(Rates { input, cached_input: cached.unwrap_or(input), output }))
 }

@@ -29,15 +29,22 @@ pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
 /// do not keep hashes of resources. See [`State::sha256`] for the others.
 ///
 /// It is SHA-256 over all resources of the canonical configuration: providers by
-/// name, then virtual models by name, then keys by name. Each is encoded as an
+/// name, then virtual models by name, then keys by name; those agents know no other
+/// kinds. Each is encoded as an
 /// `agent.v1.Resource`, fields by number as protobuf encoders write them, behind its
 /// length as a varint.
 pub fn state_sha256(config: &Config) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for resource in plain(config) {
+    for resource in plain(config).into_iter().filter(is_of_a_first_kind) {
         hash.update(resource.encode_length_delimited_to_vec());
     }
     hash.finalize().into()
+}
+
+/// Whether agents know the kind that keep no hashes of resources.
+fn is_of_a_first_kind(resource: &Resource) -> bool {
+    use resource::Resource::{ApiKey, Provider, VirtualModel};
+    matches!(resource.resource, Some(Provider(_) | VirtualModel(_) | ApiKey(_)))
 }
 
 /// All resources of a configuration, in canonical order, with keys and hashes.
@@ -64,7 +71,8 @@ fn plain(config: &Config) -> Vec<Resource> {
     let providers = config.providers.into_iter().map(resource::Resource::Provider);
     let models = config.virtual_models.into_iter().map(resource::Resource::VirtualModel);
     let keys = config.api_keys.into_iter().map(resource::Resource::ApiKey);
-    let all = providers.chain(models).chain(keys);
+    let prices = config.price_entries.into_iter().map(resource::Resource::PriceEntry);
+    let all = providers.chain(models).chain(keys).chain(prices);
     all.map(|one| Resource { resource: Some(one), ..Resource::default() }).collect()
 }
 
@@ -100,6 +108,7 @@ pub fn apply(base: &Config, upserts: Vec<Resource>, removals: &[ResourceName]) -
             Some(resource::Resource::Provider(one)) => config.providers.push(one),
             Some(resource::Resource::VirtualModel(one)) => config.virtual_models.push(one),
             Some(resource::Resource::ApiKey(one)) => config.api_keys.push(one),
+            Some(resource::Resource::PriceEntry(one)) => config.price_entries.push(one),
             // Of a kind that only newer builds know. A `State` keeps its hash.
             None => {}
         }
@@ -132,6 +141,7 @@ enum Key {
     Provider(String),
     VirtualModel(String),
     App(String),
+    Price(String),
 }
 
 impl Key {
@@ -140,6 +150,7 @@ impl Key {
             resource_name::Name::Provider(name) => Self::Provider(name),
             resource_name::Name::VirtualModel(name) => Self::VirtualModel(name),
             resource_name::Name::ApiKey(name) => Self::App(name),
+            resource_name::Name::PriceEntry(name) => Self::Price(name),
         })
     }
 
@@ -149,6 +160,7 @@ impl Key {
             Self::Provider(name) => resource_name::Name::Provider(name),
             Self::VirtualModel(name) => resource_name::Name::VirtualModel(name),
             Self::App(name) => resource_name::Name::ApiKey(name),
+            Self::Price(name) => resource_name::Name::PriceEntry(name),
         };
         ResourceName { name: Some(name), key }
     }
@@ -159,6 +171,7 @@ impl Key {
             Self::Provider(name) => format!("provider/{name}"),
             Self::VirtualModel(name) => format!("virtual_model/{name}"),
             Self::App(name) => format!("api_key/{name}"),
+            Self::Price(name) => format!("price_entry/{name}"),
         }
     }
 }
@@ -168,6 +181,7 @@ fn key(resource: &Resource) -> Option<Key> {
         resource::Resource::Provider(one) => Key::Provider(one.name.clone()),
         resource::Resource::VirtualModel(one) => Key::VirtualModel(one.name.clone()),
         resource::Resource::ApiKey(one) => Key::App(one.name.clone()),
+        resource::Resource::PriceEntry(one) => Key::Price(one.name.clone()),
     })
 }
 
@@ -178,7 +192,7 @@ fn by_key(resources: Vec<Resource>) -> BTreeMap<Key, Resource> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::v1::{ApiKey, Provider, VirtualModel};
+    use crate::types::v1::{ApiKey, PriceEntry, Provider, VirtualModel};
 
     fn config(providers: &[&str], region: &str) -> Config {
         let provider = |name: &&str| Provider {
@@ -190,6 +204,7 @@ mod tests {
             providers: providers.iter().map(provider).collect(),
             virtual_models: vec![VirtualModel { name: "a".to_owned(), ..VirtualModel::default() }],
             api_keys: vec![ApiKey { name: "a".to_owned(), ..ApiKey::default() }],
+            ..Config::default()
         }
     }
 
@@ -207,6 +222,19 @@ mod tests {
         let hash = state_sha256(&config(&["a", "b"], "eu"));
         let hex = hash.map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(hex, "4a7882ef78e3ec34585d1fbb6bc745fbc437ebb11163f769ce14b2a9662c22a9");
+    }
+
+    #[test]
+    fn agents_that_know_no_price_entries_agree_on_the_hash_without_them() {
+        let mut priced = config(&["a", "b"], "eu");
+        priced.price_entries.push(PriceEntry { name: "p".to_owned(), ..PriceEntry::default() });
+        assert_eq!(state_sha256(&priced), state_sha256(&config(&["a", "b"], "eu")));
+        assert_ne!(State::of(&priced).sha256(), State::of(&config(&["a", "b"], "eu")).sha256());
+        let (upserts, removals) = delta(&config(&["a", "b"], "eu"), &priced);
+        assert_eq!((upserts[0].key.as_str(), upserts.len(), removals.len()), ("price_entry/p", 1, 0));
+        assert_eq!(apply(&config(&["a", "b"], "eu"), upserts, &removals), priced);
+        let (upserts, removals) = delta(&priced, &config(&["a", "b"], "eu"));
+        assert_eq!(apply(&priced, upserts, &removals), config(&["a", "b"], "eu"));
     }
 
     #[test]

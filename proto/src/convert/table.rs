@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_routing::table::{DeploymentIndex, ProviderIndex, RoutingTable, Version};
 
-use super::{api_key, field, provider, virtual_model};
+use super::{api_key, field, price, provider, virtual_model};
 use crate::{
     admin::v1::Config,
     problems::{Path, Problems},
@@ -93,9 +93,16 @@ pub fn routing_table(version: Version, config: &Config) -> Result<RoutingTable, 
     field::check_count(config.api_keys.len(), 0..=ENTRIES_MAX, &path, &mut problems);
     table.api_keys = api_key::api_keys(&config.api_keys, &known, &mut problems);
 
+    let mut entries = price::entries(&config.price_entries, &known, &mut problems);
+
     table.providers.sort_by(|a, b| a.name.cmp(&b.name));
     // Inside a provider full names are in the order of deployment names.
     table.deployments.sort_by(|a, b| (a.provider, &a.name).cmp(&(b.provider, &b.name)));
+    for (index, one) in (0..).map(DeploymentIndex).zip(&mut table.deployments) {
+        if let Some(entries) = entries.remove(&index) {
+            one.prices = price::schedule(one.prices.at(0).cloned(), entries);
+        }
+    }
     table.virtual_models.sort_by(|a, b| a.name.cmp(&b.name));
     table.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
     problems.or(table)

@@ -1,6 +1,7 @@
 //! Scalar text as the value of a field.
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, MessageDescriptor, Value};
+use prost_types::Timestamp;
 
 use super::names::{self, shown};
 
@@ -73,6 +74,19 @@ pub(super) fn duration(of: &MessageDescriptor, text: &str) -> Result<Value, Stri
     let rest = i32::try_from(nanos % 1_000_000_000).unwrap_or(0);
     message.set_field_by_name("seconds", Value::I64(seconds));
     message.set_field_by_name("nanos", Value::I32(rest));
+    Ok(Value::Message(message))
+}
+
+/// A time in RFC 3339, such as 2026-12-01T00:00:00Z or with an offset, +01:00.
+pub(super) fn timestamp(of: &MessageDescriptor, text: &str) -> Result<Value, String> {
+    // Shorter forms, which leave out the time or its zone, say different things to
+    // different readers.
+    let whole = text.len() >= "2026-12-01T00:00:00Z".len() && text.is_ascii();
+    let time = text.parse::<Timestamp>().ok().filter(|_| whole);
+    let time = time.ok_or_else(|| format!("'{}' is not a time such as 2026-12-01T00:00:00Z", shown(text)))?;
+    let mut message = DynamicMessage::new(of.clone());
+    message.set_field_by_name("seconds", Value::I64(time.seconds));
+    message.set_field_by_name("nanos", Value::I32(time.nanos));
     Ok(Value::Message(message))
 }
 

@@ -2,10 +2,11 @@
 //! in the order of their numbers; absent ones and output fields are left out.
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
+use prost_types::Timestamp;
 
 use super::{
     schema,
-    walk::{is_decimal, is_duration},
+    walk::{is_decimal, is_duration, is_timestamp},
 };
 use crate::admin::v1::Config;
 
@@ -77,6 +78,7 @@ fn of_value(field: &FieldDescriptor, value: &Value) -> Shape {
     match value {
         Value::List(items) => Shape::List(items.iter().map(|item| of_value(field, item)).collect()),
         Value::Message(message) if is_duration(&message.descriptor()) => Shape::Word(duration(message)),
+        Value::Message(message) if is_timestamp(&message.descriptor()) => Shape::Text(timestamp(message)),
         Value::Message(message) => of_message(message),
         Value::String(text) if is_decimal(field, schema().decimal.as_ref()) => Shape::Decimal(text.clone()),
         Value::String(text) => Shape::Text(text.clone()),
@@ -92,6 +94,13 @@ fn of_value(field: &FieldDescriptor, value: &Value) -> Shape {
 fn enumeration(field: &FieldDescriptor, number: i32) -> String {
     let Kind::Enum(of) = field.kind() else { return number.to_string() };
     of.get_value(number).map_or_else(|| number.to_string(), |value| value.name().to_owned())
+}
+
+/// In RFC 3339, in UTC.
+fn timestamp(message: &DynamicMessage) -> String {
+    let seconds = message.get_field_by_name("seconds").and_then(|one| one.as_i64()).unwrap_or(0);
+    let nanos = message.get_field_by_name("nanos").and_then(|one| one.as_i32()).unwrap_or(0);
+    Timestamp { seconds, nanos }.to_string()
 }
 
 /// As protobuf writes it: seconds with no, three, six or nine decimal places.

@@ -113,10 +113,10 @@ impl Walker {
     fn value(&mut self, field: &FieldDescriptor, node: &Node) -> Option<Value> {
         let kind = field.kind();
         let (text, quoted) = match (&kind, &node.content) {
-            (Kind::Message(of), Content::Map(_)) if !is_duration(of) => {
+            (Kind::Message(of), Content::Map(_)) if !is_one_value(of) => {
                 return Some(Value::Message(self.message(of, node)));
             }
-            (Kind::Message(of), _) if !is_duration(of) => {
+            (Kind::Message(of), _) if !is_one_value(of) => {
                 self.problem(node, format!("must be a map of the fields of {}", of.name()));
                 return None;
             }
@@ -134,6 +134,7 @@ impl Walker {
             Kind::String if is_decimal(field, self.decimal.as_ref()) => scalar::decimal(text, quoted),
             Kind::String => scalar::string(text, quoted),
             Kind::Enum(of) => scalar::enumeration(of, text),
+            Kind::Message(of) if is_timestamp(of) => scalar::timestamp(of, text),
             Kind::Message(of) => scalar::duration(of, text),
             other => Err(format!("fields of type {other:?} can't be written in a document")),
         };
@@ -152,7 +153,17 @@ pub(super) fn is_decimal(field: &FieldDescriptor, option: Option<&ExtensionDescr
     option.is_some_and(|option| field.options().get_extension(option).as_bool() == Some(true))
 }
 
-/// Whether the message is written as one value, `30s`.
+/// Whether the message is written as one value.
+fn is_one_value(of: &MessageDescriptor) -> bool {
+    is_duration(of) || is_timestamp(of)
+}
+
+/// Whether the message is written as `2026-12-01T00:00:00Z`.
+pub(super) fn is_timestamp(of: &MessageDescriptor) -> bool {
+    of.full_name() == "google.protobuf.Timestamp"
+}
+
+/// Whether the message is written as `30s`.
 pub(super) fn is_duration(of: &MessageDescriptor) -> bool {
     of.full_name() == "google.protobuf.Duration"
 }

@@ -2,6 +2,7 @@
 //! resource.
 
 mod agents;
+mod api_keys;
 mod audit;
 mod breakers;
 mod config;
@@ -11,6 +12,7 @@ mod faults;
 mod history;
 mod mask;
 mod page;
+mod prices;
 mod providers;
 mod revisions;
 mod state;
@@ -23,21 +25,27 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use trunkline_proto::admin::v1::{
-    ApplyConfigRequest, ApplyConfigResponse, ClearFaultRequest, ClearFaultResponse, CreateDeploymentRequest,
-    CreateDeploymentResponse, CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest,
-    CreateVirtualModelResponse, DeleteDeploymentRequest, DeleteDeploymentResponse, DeleteProviderRequest,
-    DeleteProviderResponse, DeleteVirtualModelRequest, DeleteVirtualModelResponse, DrainAgentRequest,
-    DrainAgentResponse, ExportConfigRequest, ExportConfigResponse, ExportStateRequest, GetDeploymentRequest,
-    GetDeploymentResponse, GetProviderRequest, GetProviderResponse, GetStatsRequest, GetStatsResponse,
-    GetVirtualModelRequest, GetVirtualModelResponse, InjectFaultRequest, InjectFaultResponse,
-    ListAgentsRequest, ListAgentsResponse, ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest,
-    ListDeploymentsResponse, ListFaultsRequest, ListFaultsResponse, ListProvidersRequest,
-    ListProvidersResponse, ListRevisionsRequest, ListRevisionsResponse, ListVirtualModelsRequest,
-    ListVirtualModelsResponse, QueryAuditRequest, QueryAuditResponse, QueryHistoryRequest,
-    QueryHistoryResponse, RollbackConfigRequest, RollbackConfigResponse, SetBreakerRequest,
-    SetBreakerResponse, UpdateDeploymentRequest, UpdateDeploymentResponse, UpdateProviderRequest,
-    UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse, WatchResourcesRequest,
-    admin_service_server::AdminService,
+    AcceptPriceEntryRequest, AcceptPriceEntryResponse, ApplyConfigRequest, ApplyConfigResponse,
+    ClearFaultRequest, ClearFaultResponse, CreateApiKeyRequest, CreateApiKeyResponse,
+    CreateDeploymentRequest, CreateDeploymentResponse, CreatePriceEntryRequest, CreatePriceEntryResponse,
+    CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest, CreateVirtualModelResponse,
+    DeleteApiKeyRequest, DeleteApiKeyResponse, DeleteDeploymentRequest, DeleteDeploymentResponse,
+    DeletePriceEntryRequest, DeletePriceEntryResponse, DeleteProviderRequest, DeleteProviderResponse,
+    DeleteVirtualModelRequest, DeleteVirtualModelResponse, DrainAgentRequest, DrainAgentResponse,
+    ExportConfigRequest, ExportConfigResponse, ExportStateRequest, GetApiKeyRequest, GetApiKeyResponse,
+    GetDeploymentRequest, GetDeploymentResponse, GetPriceEntryRequest, GetPriceEntryResponse,
+    GetProviderRequest, GetProviderResponse, GetStatsRequest, GetStatsResponse, GetVirtualModelRequest,
+    GetVirtualModelResponse, ImportPricesRequest, ImportPricesResponse, InjectFaultRequest,
+    InjectFaultResponse, ListAgentsRequest, ListAgentsResponse, ListApiKeysRequest, ListApiKeysResponse,
+    ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest, ListDeploymentsResponse,
+    ListFaultsRequest, ListFaultsResponse, ListPriceEntriesRequest, ListPriceEntriesResponse,
+    ListProvidersRequest, ListProvidersResponse, ListRevisionsRequest, ListRevisionsResponse,
+    ListVirtualModelsRequest, ListVirtualModelsResponse, QueryAuditRequest, QueryAuditResponse,
+    QueryHistoryRequest, QueryHistoryResponse, RollbackConfigRequest, RollbackConfigResponse,
+    SetBreakerRequest, SetBreakerResponse, UpdateApiKeyRequest, UpdateApiKeyResponse,
+    UpdateDeploymentRequest, UpdateDeploymentResponse, UpdatePriceEntryRequest, UpdatePriceEntryResponse,
+    UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse,
+    WatchResourcesRequest, admin_service_server::AdminService,
 };
 
 use super::Context;
@@ -187,6 +195,102 @@ impl AdminService for Admin {
     ) -> Result<Response<DeleteVirtualModelResponse>, Status> {
         let principal = principal_of(&request);
         virtual_models::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_price_entry(
+        &self,
+        request: Request<GetPriceEntryRequest>,
+    ) -> Result<Response<GetPriceEntryResponse>, Status> {
+        let state = self.context.repository.state();
+        let price_entry = Some(prices::get(&state.config, &request.get_ref().name)?);
+        Ok(Response::new(GetPriceEntryResponse { price_entry }))
+    }
+
+    async fn list_price_entries(
+        &self,
+        request: Request<ListPriceEntriesRequest>,
+    ) -> Result<Response<ListPriceEntriesResponse>, Status> {
+        prices::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_price_entry(
+        &self,
+        request: Request<CreatePriceEntryRequest>,
+    ) -> Result<Response<CreatePriceEntryResponse>, Status> {
+        let principal = principal_of(&request);
+        prices::create(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_price_entry(
+        &self,
+        request: Request<UpdatePriceEntryRequest>,
+    ) -> Result<Response<UpdatePriceEntryResponse>, Status> {
+        let principal = principal_of(&request);
+        prices::update(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_price_entry(
+        &self,
+        request: Request<DeletePriceEntryRequest>,
+    ) -> Result<Response<DeletePriceEntryResponse>, Status> {
+        let principal = principal_of(&request);
+        prices::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn accept_price_entry(
+        &self,
+        request: Request<AcceptPriceEntryRequest>,
+    ) -> Result<Response<AcceptPriceEntryResponse>, Status> {
+        let principal = principal_of(&request);
+        prices::accept(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_api_key(
+        &self,
+        request: Request<GetApiKeyRequest>,
+    ) -> Result<Response<GetApiKeyResponse>, Status> {
+        let state = self.context.repository.state();
+        let api_key = Some(api_keys::get(&state.config, &request.get_ref().name)?);
+        Ok(Response::new(GetApiKeyResponse { api_key }))
+    }
+
+    async fn list_api_keys(
+        &self,
+        request: Request<ListApiKeysRequest>,
+    ) -> Result<Response<ListApiKeysResponse>, Status> {
+        api_keys::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_api_key(
+        &self,
+        request: Request<CreateApiKeyRequest>,
+    ) -> Result<Response<CreateApiKeyResponse>, Status> {
+        let principal = principal_of(&request);
+        api_keys::create(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_api_key(
+        &self,
+        request: Request<UpdateApiKeyRequest>,
+    ) -> Result<Response<UpdateApiKeyResponse>, Status> {
+        let principal = principal_of(&request);
+        api_keys::update(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_api_key(
+        &self,
+        request: Request<DeleteApiKeyRequest>,
+    ) -> Result<Response<DeleteApiKeyResponse>, Status> {
+        let principal = principal_of(&request);
+        api_keys::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn import_prices(
+        &self,
+        request: Request<ImportPricesRequest>,
+    ) -> Result<Response<ImportPricesResponse>, Status> {
+        let principal = principal_of(&request);
+        prices::import(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn apply_config(

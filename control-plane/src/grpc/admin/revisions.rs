@@ -13,7 +13,11 @@ use trunkline_proto::{
     status,
 };
 
-use super::{config::made_from, page::Past, write::Write};
+use super::{
+    config::Base,
+    page::Past,
+    write::{Write, with_feed_of},
+};
 use crate::{
     grpc::{Context, wire_version},
     repository::{Commit, HistoryError},
@@ -40,7 +44,7 @@ pub(super) async fn rollback(
     request: RollbackConfigRequest,
 ) -> Result<RollbackConfigResponse, Status> {
     let write = Write::new("RollbackConfig", principal, &request, &request.request_id)?;
-    let (target, base) = (request.revision, request.base_revision);
+    let (target, base) = (request.revision, Base::of(context, request.base_revision));
     if target == 0 {
         return Err(status::invalid_field("revision", "is required; ListRevisions shows which there are"));
     }
@@ -53,8 +57,8 @@ pub(super) async fn rollback(
     let found = context.repository.config_at(target).await.map_err(|error| unreadable(&error))?;
     let former = found.ok_or_else(|| not_held(target, context.repository.state().version.revision))?;
     let written = write.run(context, move |state, config| {
-        made_from(base, state)?;
-        *config = former;
+        base.check(state)?;
+        *config = with_feed_of(state, former);
         Ok(())
     });
     let written = written.await?;

@@ -138,6 +138,7 @@ fn check(
     force: bool,
     has_traffic: &dyn Fn(&str) -> bool,
 ) -> Result<(Config, Written), Status> {
+    let config = convert::without_orphans(config);
     let next =
         trunkline_routing::table::Version { revision: state.version.revision + 1, ..state.version.clone() };
     // Checked before it is brought into order, so that paths are those of the caller.
@@ -150,6 +151,26 @@ fn check(
     let changes = document::diff(&state.config, &config);
     let written = Written { config: config.clone(), version: wire_version(&state.version), changes };
     Ok((config, written))
+}
+
+/// A document in place of the configuration: prices from feeds are none of its business
+/// and stay.
+pub(super) fn replaced_by(state: &ConfigState, document: Config) -> Result<Config, Status> {
+    let foreign = document.price_entries.iter().position(convert::is_from_feed);
+    if let Some(at) = foreign {
+        let message = "is for the control plane to set; leave it out, or write PRICE_SOURCE_OPERATOR";
+        return Err(status::invalid_field(&format!("price_entries[{at}].source"), message));
+    }
+    Ok(with_feed_of(state, document))
+}
+
+/// The same with the prices that feeds gave so far.
+pub(super) fn with_feed_of(state: &ConfigState, document: Config) -> Config {
+    let mut config = convert::without_feed(document);
+    config
+        .price_entries
+        .extend(state.config.price_entries.iter().filter(|one| convert::is_from_feed(one)).cloned());
+    config
 }
 
 /// The answer to a request whose id was used before: the same answer, if it is the same.
@@ -187,7 +208,7 @@ pub(super) fn checked(
     Err(status::invalid(&renamed))
 }
 
-/// Refuses to remove what virtual models name.
+/// Refuses to remove what virtual models or operators' price entries name.
 pub(super) fn unused(
     config: &Config,
     kind: &str,
@@ -202,12 +223,21 @@ pub(super) fn unused(
         })
         .map(|model| model.name.as_str())
         .collect();
+    if !users.is_empty() {
+        let users = users.join(", ");
+        let message = format!("{kind} {name:?} is a target of virtual models {users}; remove it there first");
+        let metadata = HashMap::from([("virtual_models".to_owned(), users)]);
+        return Err(status::failed_precondition("IN_USE", message, metadata));
+    }
+    let entries = config.price_entries.iter().filter(|one| !convert::is_from_feed(one));
+    let users: Vec<_> = entries.filter(|one| names(&one.deployment)).map(|one| one.name.as_str()).collect();
     if users.is_empty() {
         return Ok(());
     }
     let users = users.join(", ");
-    let message = format!("{kind} {name:?} is a target of virtual models {users}; remove it there first");
-    Err(status::failed_precondition("IN_USE", message, HashMap::from([("virtual_models".to_owned(), users)])))
+    let message = format!("{kind} {name:?} has the price entries {users}; remove them first");
+    let metadata = HashMap::from([("price_entries".to_owned(), users)]);
+    Err(status::failed_precondition("IN_USE", message, metadata))
 }
 
 /// Refuses a stale etag; an empty one asks for no check.

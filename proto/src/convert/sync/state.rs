@@ -103,6 +103,7 @@ mod tests {
             providers: vec![provider],
             virtual_models: vec![VirtualModel { name: "m".into(), ..VirtualModel::default() }],
             api_keys: vec![ApiKey { name: "k".into(), ..ApiKey::default() }],
+            ..Config::default()
         }
     }
 

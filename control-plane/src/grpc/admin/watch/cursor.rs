@@ -172,6 +172,7 @@ mod tests {
                         self.config.providers.push(one);
                     }
                     Resource::VirtualModel(one) => self.config.virtual_models.push(one),
+                    Resource::PriceEntry(one) => self.config.price_entries.push(one),
                     Resource::ApiKey(one) => {
                         self.config.api_keys.retain(|known| known.name != one.name);
                         self.config.api_keys.push(one);
@@ -182,6 +183,7 @@ mod tests {
                 match name.name.unwrap() {
                     Name::Provider(name) => self.config.providers.retain(|known| known.name != name),
                     Name::VirtualModel(name) => self.config.virtual_models.retain(|known| known.name != name),
+                    Name::PriceEntry(name) => self.config.price_entries.retain(|known| known.name != name),
                     Name::ApiKey(name) => self.config.api_keys.retain(|known| known.name != name),
                 }
             }

@@ -10,7 +10,7 @@ use trunkline_proto::admin::v1::{
 
 use crate::{
     grpc::{
-        admin::{providers, virtual_models},
+        admin::{api_keys, prices, providers, virtual_models},
         wire_version,
     },
     repository::ConfigState,
@@ -38,6 +38,7 @@ enum Entry {
     Provider(usize),
     VirtualModel(usize),
     ApiKey(usize),
+    PriceEntry(usize),
     Gone(watched_name::Name),
 }
 
@@ -89,6 +90,17 @@ impl Plan {
                 });
             },
         );
+        compare(
+            &before.price_entries,
+            &now.price_entries,
+            |one| &one.name,
+            |found| {
+                left.push_back(match found {
+                    Found::Here(index) => Entry::PriceEntry(index),
+                    Found::Gone(name) => Entry::Gone(watched_name::Name::PriceEntry(named(name))),
+                });
+            },
+        );
         Self { revision: after.version.revision, initial: false, left }
     }
 
@@ -128,10 +140,12 @@ impl Entry {
             Self::Provider(index) => config.providers.get(*index).map(Message::encoded_len),
             Self::VirtualModel(index) => config.virtual_models.get(*index).map(Message::encoded_len),
             Self::ApiKey(index) => config.api_keys.get(*index).map(Message::encoded_len),
+            Self::PriceEntry(index) => config.price_entries.get(*index).map(Message::encoded_len),
             Self::Gone(
                 watched_name::Name::Provider(name)
                 | watched_name::Name::VirtualModel(name)
-                | watched_name::Name::ApiKey(name),
+                | watched_name::Name::ApiKey(name)
+                | watched_name::Name::PriceEntry(name),
             ) => Some(name.len()),
         };
         bytes.unwrap_or_default() + ENTRY_BYTES
@@ -148,7 +162,13 @@ impl Entry {
                 let model = config.virtual_models.get(*index).cloned();
                 model.map(virtual_models::with_etag).map(Resource::VirtualModel)
             }
-            Self::ApiKey(index) => config.api_keys.get(*index).cloned().map(Resource::ApiKey),
+            Self::ApiKey(index) => {
+                config.api_keys.get(*index).cloned().map(api_keys::with_etag).map(Resource::ApiKey)
+            }
+            Self::PriceEntry(index) => {
+                let entry = config.price_entries.get(*index).cloned();
+                entry.map(prices::with_etag).map(Resource::PriceEntry)
+            }
             Self::Gone(_) => None,
         }
     }
