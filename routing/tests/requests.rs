@@ -10,8 +10,9 @@ use trunkline_routing::{
     },
     decide::{Reason, Route, decide},
     eligibility::{Profile, check},
+    money::{Price, Rates},
     price::Schedule,
-    registry::{Binding, Health, Registry},
+    registry::{Binding, Health, Observation, Registry, Ticket},
     request::{AttemptId, Context, Directive, Request},
     table::{
         Affinity, Balance, BreakerPolicy, Capabilities, Constraints, Deployment, DeploymentIndex, Dialect,
@@ -24,6 +25,9 @@ use trunkline_routing::{
 /// Directives of one request at one instant that no rule exceeds.
 const DIRECTIVES_AT_ONCE_MAX: usize = 40;
 const REPLAYS_MAX: u32 = 2;
+
+const STRATEGIES: [Balancing; 5] =
+    [Balancing::RoundRobin, Balancing::Weighted, Balancing::Latency, Balancing::Cost, Balancing::Balanced];
 
 #[derive(Clone, Debug)]
 struct Plan {
@@ -44,11 +48,11 @@ fn plan() -> impl Strategy<Value = Plan> {
     let tier = (vec(0_u32..4, 1..4), 1_u32..4);
     let numbers = (1_u32..6, any::<u16>(), any::<u16>(), 1_usize..12, any::<u64>());
     let attempt = proptest::option::of(1_u64..20_000);
-    (vec(tier, 1..4), numbers, any::<bool>(), any::<bool>(), attempt).prop_map(
-        |(tiers, (max_attempts, unfit, narrow, requests, seed), weighted, stream, attempt_ms)| Plan {
+    (vec(tier, 1..4), numbers, 0_usize..5, any::<bool>(), attempt).prop_map(
+        |(tiers, (max_attempts, unfit, narrow, requests, seed), strategy, stream, attempt_ms)| Plan {
             tiers,
             max_attempts,
-            strategy: if weighted { Balancing::Weighted } else { Balancing::RoundRobin },
+            strategy: STRATEGIES[strategy],
             unfit: unfit & unfit.rotate_left(3),
             narrow,
             stream,
@@ -82,7 +86,11 @@ fn table(plan: &Plan) -> RoutingTable {
         context_window: index.is_multiple_of(2).then_some(1_000 * (index + 1)),
         max_output_tokens: None,
         quality: None,
-        prices: Schedule::unknown(),
+        prices: if index == 3 {
+            Schedule::unknown()
+        } else {
+            Schedule::fixed(Price::flat(Rates { input: index.into(), cached_input: 1, output: 1_000 }))
+        },
         breaker: BreakerPolicy::default(),
         limits: Limits { max_in_flight: (plan.narrow >> index & 1 == 1).then_some(1), ..Limits::default() },
     };
@@ -238,12 +246,27 @@ impl World {
                 let won = self.with(&binding, |context| run.request.won(context, id));
                 let Some((ticket, losers)) = won else { panic!("a running attempt was forgotten: {run:?}") };
                 assert_eq!(losers.len(), run.running.len(), "all others lose");
+                self.observe(ticket);
                 self.registry.release(ticket);
                 run.over = true;
                 return;
             }
         }
         while !run.over && self.ask(run, &binding) {}
+    }
+
+    /// The answer is as long, and took as long, as chance has it.
+    fn observe(&mut self, ticket: Ticket) {
+        let ttft = Duration::from_millis(self.rng.random_range(1..5_000));
+        let seen = Observation {
+            input_tokens: 500,
+            output_tokens: self.rng.random_range(0..400),
+            ttft,
+            duration: ttft + Duration::from_secs(1),
+            stream: self.plan.stream,
+            ..Observation::default()
+        };
+        self.registry.observe(ticket, self.now, &seen);
     }
 
     fn ask(&mut self, run: &mut Run, binding: &Binding) -> bool {

@@ -24,6 +24,10 @@ pub(crate) const BREAK_TAU_S: f64 = 150.0;
 const SLOW_TAU_S: f64 = 1_800.0;
 /// Samples that draw the state of the moment to the slow model.
 pub(crate) const MOMENT_STRENGTH: f64 = 1.5;
+/// The state that is no load is that of so many seconds: longer than bursts, shorter
+/// than incidents.
+const LATELY_TAU_S: f64 = 30.0;
+const LATELY_STRENGTH: f64 = 3.0;
 /// Answers shorter than this say nothing about the time per token.
 const TPOT_TOKENS_MIN: u64 = 8;
 /// Residuals beyond these factors (e^3 is 20) say no more than these.
@@ -64,6 +68,9 @@ pub(crate) struct Learner {
     load: Load,
     tpot_load: Load,
     ttft_now: Evidence,
+    /// The same over a longer time: what is no load.
+    ttft_lately: Evidence,
+    tpot_lately: Evidence,
     tpot_now: Evidence,
     errors: Evidence,
     breaks: Evidence,
@@ -156,7 +163,14 @@ impl Learner {
 
     /// Of a whole answer only the end is seen: its time is split as the model would, and
     /// both parts get their share of the surprise.
-    fn split(&self, now: Timestamp, total: f64, tokens: f64, x: &[f64; 3], in_flight: f64) -> (f64, Option<f64>) {
+    fn split(
+        &self,
+        now: Timestamp,
+        total: f64,
+        tokens: f64,
+        x: &[f64; 3],
+        in_flight: f64,
+    ) -> (f64, Option<f64>) {
         if tokens < TPOT_TOKENS_MIN as f64 {
             return (total, None);
         }
@@ -175,11 +189,12 @@ impl Learner {
         let first = self.tpot.read(now, SLOW_TAU_S).weight < 0.5;
         let clip = if first { f64::INFINITY } else { 1.0 };
         let slow = self.ln_tpot(now);
-        let moment = self.tpot_now.read(now, IDLE_TAU_S).mean(0.0, MOMENT_STRENGTH);
         self.tpot.add(now, slow + (value - slow).clamp(-clip, clip), 1.0, SLOW_TAU_S);
         let residual = (value - slow).clamp(-RESIDUAL_MAX, RESIDUAL_MAX);
         self.tpot_now.add(now, if first { 0.0 } else { residual }, 1.0, FRESH_TAU_S);
-        (!first).then(|| math::exp((slow + moment - actual).clamp(-5.0, 5.0)))
+        let lately = self.tpot_lately.read(now, LATELY_TAU_S).mean(0.0, LATELY_STRENGTH);
+        self.tpot_lately.add(now, if first { 0.0 } else { residual }, 1.0, LATELY_TAU_S);
+        (!first).then(|| math::exp((slow + lately - actual).clamp(-5.0, 5.0)))
     }
 
     fn learn_ttft(&mut self, now: Timestamp, ttft: f64, x: &[f64; 3], in_flight: f64) -> Option<f64> {
@@ -202,7 +217,9 @@ impl Learner {
         let residual = if known { actual - base - curve } else { 0.0 };
         self.ttft_now.add(now, residual.clamp(-RESIDUAL_MAX, RESIDUAL_MAX), 1.0, FRESH_TAU_S);
         self.newest = self.newest.max(Some(now));
-        known.then(|| math::exp((base + moment - actual).clamp(-5.0, 5.0)))
+        let lately = self.ttft_lately.read(now, LATELY_TAU_S).mean(0.0, LATELY_STRENGTH);
+        self.ttft_lately.add(now, residual.clamp(-RESIDUAL_MAX, RESIDUAL_MAX), 1.0, LATELY_TAU_S);
+        known.then(|| math::exp((base + lately - actual).clamp(-5.0, 5.0)))
     }
 
     fn ln_tpot(&self, now: Timestamp) -> f64 {
