@@ -17,7 +17,6 @@ use crate::{
     limits::LimitKind,
     pace::Pace,
     score::sessions::Sessions,
-    swrr::Rotation,
     table::DeploymentIndex,
     tenant::Tenant,
     time::Timestamp,
@@ -34,7 +33,7 @@ mod slot;
 mod view;
 
 pub use bind::Binding;
-use bind::RotationKey;
+use bind::{RotationKey, Turns};
 use fleet::Fleet;
 pub use fleet::{FleetState, FleetVerdict};
 use lease::Leased;
@@ -134,7 +133,7 @@ pub struct Registry {
     slots: Vec<Slot>,
     by_name: BTreeMap<Box<str>, SlotId>,
     accounts: Vec<Account>,
-    rotations: Vec<Rotation>,
+    rotations: Vec<Turns>,
     rotation_keys: BTreeMap<(Box<str>, usize), (usize, RotationKey)>,
     generation: u64,
     next_epoch: u64,

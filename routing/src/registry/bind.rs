@@ -26,6 +26,14 @@ pub struct Binding {
     rotations: Vec<usize>,
 }
 
+/// The turns of a tier. Those of first attempts and of all later ones are apart: what is
+/// retried must not bend the shares of what is not.
+#[derive(Clone, Debug)]
+pub(super) struct Turns {
+    first: Rotation,
+    again: Rotation,
+}
+
 /// Turns taken are kept while these stay as they were: under other weights they would
 /// mean something else.
 pub(super) type RotationKey = (Strategy, Vec<(Box<str>, u32)>);
@@ -144,15 +152,33 @@ impl Registry {
                 let kept = old.remove(&key).filter(|(_, known)| *known == wanted);
                 let rotation = kept.and_then(|(index, _)| self.rotations.get(index).cloned());
                 self.rotation_keys.insert(key, (rotations.len(), wanted));
-                rotations.push(rotation.unwrap_or_else(|| Rotation::new(targets.targets.len())));
+                rotations.push(rotation.unwrap_or_else(|| {
+                    let turns = Rotation::new(targets.targets.len());
+                    Turns { first: turns.clone(), again: turns }
+                }));
             }
         }
         self.rotations = rotations;
         bases
     }
 
-    /// The turn-taking of a tier. None for a pin, or under a table that was replaced.
+    /// The turn-taking of first attempts in a tier. None for a pin, or under a table that
+    /// was replaced.
     pub(crate) fn rotation(&mut self, binding: &Binding, model: usize, tier: usize) -> Option<&mut Rotation> {
+        Some(&mut self.turns(binding, model, tier)?.first)
+    }
+
+    /// The same for attempts after the first.
+    pub(crate) fn rotation_again(
+        &mut self,
+        binding: &Binding,
+        model: usize,
+        tier: usize,
+    ) -> Option<&mut Rotation> {
+        Some(&mut self.turns(binding, model, tier)?.again)
+    }
+
+    fn turns(&mut self, binding: &Binding, model: usize, tier: usize) -> Option<&mut Turns> {
         if binding.generation != self.generation {
             return None;
         }

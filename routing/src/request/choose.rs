@@ -96,11 +96,13 @@ impl Request {
             return Some(targets[ranked[drawn].at].deployment);
         }
         let weights = apply_shares(model.strategy, &model.tiers[tier], &self.open_shares(context, tier));
-        let turn = match context
-            .route
-            .index
-            .and_then(|index| context.registry.rotation(context.binding, index, tier))
-        {
+        let first = self.starts == 0;
+        let registry = &mut *context.registry;
+        let turns = context.route.index.and_then(|index| match first {
+            true => registry.rotation(context.binding, index, tier),
+            false => registry.rotation_again(context.binding, index, tier),
+        });
+        let turn = match turns {
             Some(rotation) => rotation.pick(&weights),
             // A pin, or a table that was replaced meanwhile: its turns are gone.
             None => draw(&weights, context.rng),
