@@ -181,7 +181,7 @@ fn bearer(reference: &Credential, value: &SecretString) -> Result<HeaderValue, C
 
 #[cfg(test)]
 mod tests {
-    use trunkline_routing::table::Dialect;
+    use trunkline_routing::table::{Dialect, HealthCheck};
 
     use super::*;
 
@@ -192,6 +192,8 @@ mod tests {
             base_url: "https://api.openai.com/v1".into(),
             credential,
             allow_private_network: false,
+            region: None,
+            health_check: HealthCheck::default(),
         }
     }
 

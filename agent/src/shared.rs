@@ -191,7 +191,7 @@ mod tests {
         learn::learn,
         price::Schedule,
         table::{
-            BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, Limits, Provider,
+            BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits, Provider,
             ProviderIndex, RoutingTable,
         },
     };
@@ -206,6 +206,8 @@ mod tests {
                 base_url: "https://provider.test".into(),
                 credential: Some(Credential::File(key.to_str().unwrap().into())),
                 allow_private_network: false,
+                region: None,
+                health_check: HealthCheck::default(),
             }],
             deployments: vec![Deployment {
                 name: "openai/mini".into(),

@@ -104,11 +104,14 @@ prop_compose! {
         allow_private_network in any::<bool>(),
         on_cancel in 0..3_i32,
         breaker in option::of(breaker()),
-        health in option::of((0..3_i32, duration())),
+        health in option::of((0..3_i32, duration(), any::<u32>(), "[0-9]{1,3}[.][0-9]{1,3}")),
         deployments in unique(vec(deployment(), 0..4), |one| one.name.clone()),
     ) -> Provider {
-        let health_check = health.map(|(mode, interval)| HealthCheck {
-            mode, interval, ..HealthCheck::default()
+        let health_check = health.map(|(mode, interval, threshold, cost)| HealthCheck {
+            mode, interval,
+            unhealthy_threshold: threshold,
+            healthy_threshold: threshold / 2,
+            max_daily_cost_usd: cost,
         });
         Provider {
             name, dialect, base_url, credential: credential.map(|source| Credential { source }),

@@ -9,11 +9,14 @@ use trunkline_proto::{
     convert::routing_table,
     types::v1::{
         Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, Dialect, HealthCheck,
-        Hedge, OnCancel, Price, Provider, Retry, Slo, Strategy, Target, Tier, Timeouts, VirtualModel,
-        credential,
+        HealthCheckMode, Hedge, OnCancel, Price, Provider, Retry, Slo, Strategy, Target, Tier, Timeouts,
+        VirtualModel, credential,
     },
 };
-use trunkline_routing::table::{Capabilities, RoutingTable, Version};
+use trunkline_routing::{
+    money::NanoUsd,
+    table::{self, Capabilities, RoutingTable, Version},
+};
 
 fn version() -> Version {
     Version { epoch: "e".to_owned(), revision: 7 }
@@ -158,6 +161,41 @@ fn a_tier_never_tries_more_deployments_than_it_has() {
 }
 
 #[test]
+fn health_checks_are_passive_unless_they_are_asked_for() {
+    let mut config = config();
+    let passive = HealthCheckMode::Passive.into();
+    // As it was taken before there were active ones.
+    let ignored = HealthCheck { mode: passive, interval: Some(seconds(1)), ..HealthCheck::default() };
+    config.providers[0].health_check = Some(ignored);
+    let active = HealthCheckMode::Active.into();
+    let bare = HealthCheck { mode: active, ..HealthCheck::default() };
+    config.providers[1].health_check = Some(bare);
+    config.providers[2].health_check = Some(HealthCheck {
+        mode: active,
+        interval: Some(seconds(60)),
+        unhealthy_threshold: 5,
+        healthy_threshold: 1,
+        max_daily_cost_usd: "0.25".to_owned(),
+    });
+    let table = table(&config);
+    let check =
+        |name: &str| table.providers.iter().find(|provider| &*provider.name == name).unwrap().health_check;
+    assert_eq!(check("b"), table::HealthCheck::default());
+    let mode = table::HealthCheckMode::Active;
+    assert_eq!(check("a-b"), table::HealthCheck { mode, ..table::HealthCheck::default() });
+    let expected = table::HealthCheck {
+        mode,
+        interval: Duration::from_secs(60),
+        unhealthy_threshold: 5,
+        healthy_threshold: 1,
+        max_daily_cost: Some(NanoUsd(250_000_000)),
+    };
+    assert_eq!(check("a"), expected);
+    assert_eq!(check("a").probes_to_close(), 1);
+    assert_eq!(check("b").probes_to_close(), 2, "passive: as breakers do");
+}
+
+#[test]
 fn everything_wrong_with_providers_is_said_at_once() {
     let mut config = config();
     let bad = &mut config.providers[0];
@@ -166,7 +204,13 @@ fn everything_wrong_with_providers_is_said_at_once() {
     bad.base_url = "https://me:pw@x".to_owned();
     bad.credential = Some(Credential { source: None });
     bad.on_cancel = OnCancel::Drain.into();
-    bad.health_check = Some(HealthCheck { mode: 2, ..HealthCheck::default() });
+    bad.health_check = Some(HealthCheck {
+        mode: HealthCheckMode::Active.into(),
+        interval: Some(seconds(4)),
+        unhealthy_threshold: 101,
+        healthy_threshold: 21,
+        max_daily_cost_usd: "a lot".to_owned(),
+    });
     bad.breaker = Some(BreakerPolicy {
         failure_ratio: Some(f64::NAN),
         open_base: Some(seconds(-1)),
@@ -197,7 +241,10 @@ providers[0].on_cancel: ON_CANCEL_DRAIN is not built yet
 providers[0].breaker.failure_ratio: NaN is out of range: over 0, at most 1
 providers[0].breaker.open_base: is negative or not a duration
 providers[0].breaker.open_max: 1s is shorter than open_base, 2s
-providers[0].health_check.mode: HEALTH_CHECK_MODE_ACTIVE is not built yet
+providers[0].health_check.interval: 4s is out of range: 5s to 86400s
+providers[0].health_check.unhealthy_threshold: 101 is out of range: 1 to 100
+providers[0].health_check.healthy_threshold: 21 is out of range: 1 to 20
+providers[0].health_check.max_daily_cost_usd: "a lot" is not a decimal number such as 0.15
 providers[0].deployments[1].quality: 1.5 is out of range: 0 to 1
 providers[0].deployments[1].capabilities[1]: "vison" is not known; known are: tools, vision, json_schema, streaming, embeddings
 providers[0].deployments[1].price.input_usd_per_mtok: "1e-1" is not a decimal number such as 0.15

@@ -26,8 +26,8 @@ mod tests;
 
 pub use state::{Admission, Entry, Sample, State, Trip};
 
-/// Successes of probes that end half-open.
-const PROBES_TO_CLOSE: u32 = 2;
+/// Successes of probes that end half-open, where nothing else is configured.
+pub const PROBES_TO_CLOSE: u32 = 2;
 /// A probe that never reports frees its place after so long.
 const PROBE_LEASE: Duration = Duration::from_secs(30);
 /// Most probes end long before their lease; those who wait ask again after so long.
@@ -55,6 +55,7 @@ const RECENT: u32 = 10;
 #[derive(Clone, Debug)]
 pub struct Breaker {
     policy: BreakerPolicy,
+    probes_to_close: u32,
     state: State,
     epoch: u64,
     /// The epoch in which half-open began; later ones of it are of later probes.
@@ -74,6 +75,7 @@ impl Breaker {
     pub fn new(policy: BreakerPolicy, epoch: u64, now: Timestamp) -> Self {
         Self {
             policy,
+            probes_to_close: PROBES_TO_CLOSE,
             state: State::Closed,
             epoch,
             half_open_epoch: epoch,
@@ -97,6 +99,23 @@ impl Breaker {
     /// Its constants.
     pub const fn policy(&self) -> BreakerPolicy {
         self.policy
+    }
+
+    /// So many successes of probes end half-open; at least 1.
+    pub fn set_probes_to_close(&mut self, successes: u32) {
+        self.probes_to_close = successes.max(1);
+    }
+
+    /// Opens it for what results alone do not say. One that is open or half open stays so.
+    /// Returns whether it opened.
+    pub fn trip(&mut self, now: Timestamp, trip: Trip, rng: &mut impl Rng) -> bool {
+        self.advance(now);
+        let closed = matches!(self.state, State::Closed | State::Ramping { .. });
+        if closed {
+            self.clean_since = now;
+            self.open(now, trip, rng);
+        }
+        closed
     }
 
     /// One probe at a time from now on, as after an open time. One that is open or half
@@ -211,7 +230,8 @@ impl Breaker {
 
     /// Forgets everything but its constants: an operator took over, or gave it back.
     pub fn reset(&mut self, epoch: u64, now: Timestamp) {
-        *self = Self::new(self.policy, epoch, now);
+        let probes_to_close = self.probes_to_close;
+        *self = Self { probes_to_close, ..Self::new(self.policy, epoch, now) };
     }
 
     fn remember(&mut self, sample: Sample) {
@@ -265,7 +285,7 @@ impl Breaker {
 
     fn record_probe(&mut self, now: Timestamp, successes: u32, sample: Sample, rng: &mut impl Rng) -> bool {
         match sample {
-            Sample::Success | Sample::Begun if successes + 1 >= PROBES_TO_CLOSE => {
+            Sample::Success | Sample::Begun if successes + 1 >= self.probes_to_close => {
                 self.epoch += 1;
                 self.consecutive = 0;
                 self.broken_off = 0;

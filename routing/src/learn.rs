@@ -45,6 +45,12 @@ pub fn learn(
     registry.record(ticket, now, sample(classified), rng)
 }
 
+/// A whole answer came. Returns whether the breaker opened, which it never does here.
+pub fn answered(registry: &mut Registry, ticket: Ticket, now: Timestamp, rng: &mut impl Rng) -> bool {
+    registry.note_class(ticket, OutcomeClass::Ok);
+    registry.record(ticket, now, Sample::Success, rng)
+}
+
 /// Tells gate and quarantine, not the breaker.
 pub(crate) fn hold(registry: &mut Registry, ticket: Ticket, now: Timestamp, classified: &Classified) {
     registry.note_class(ticket, classified.class);

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod bind;
+mod check;
 mod fleet;
 mod floor;
 mod hold;
@@ -267,6 +268,9 @@ impl Registry {
         }
         self.tally(ticket, now, sample);
         let Some(slot) = self.slot_mut(ticket.slot) else { return false };
+        if !matches!(sample, Sample::Neutral | Sample::Ended) {
+            slot.last_result = now;
+        }
         match sample {
             Sample::RateLimited => slot.caps.refused(ticket.started, now),
             Sample::Success | Sample::Begun => slot.caps.accepted(ticket.started, now),

@@ -124,6 +124,16 @@ impl Default for HealthCheck {
     }
 }
 
+impl HealthCheck {
+    /// Probes that succeed and so end half-open.
+    pub const fn probes_to_close(&self) -> u32 {
+        match self.mode {
+            HealthCheckMode::Passive => crate::breaker::PROBES_TO_CLOSE,
+            HealthCheckMode::Active => self.healthy_threshold,
+        }
+    }
+}
+
 /// Who finds out how a provider is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HealthCheckMode {

@@ -29,4 +29,5 @@ pub use outcome::{Reported, outcome, reported, wire_outcome};
 pub use price::{
     PRICE_ENTRIES_MAX, checked_price, is_from_feed, usd as written_usd, valid_from_unix_ms, wire_price,
 };
+pub use provider::PROBE_MODEL;
 pub use table::routing_table;

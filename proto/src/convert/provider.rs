@@ -3,10 +3,11 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use trunkline_routing::{
+    money::NanoUsd,
     price::Schedule,
     table::{
-        BreakerPolicy, Capabilities, Credential, Deployment, Dialect, HealthCheck, Limits, Provider,
-        ProviderIndex,
+        BreakerPolicy, Capabilities, Credential, Deployment, Dialect, HealthCheck, HealthCheckMode, Limits,
+        Provider, ProviderIndex,
     },
 };
 
@@ -23,8 +24,12 @@ const DEPLOYMENTS_MAX: usize = 1_000;
 /// Longest path of a file, as on Linux.
 const FILE_PATH_MAX_BYTES: usize = 4_096;
 
-/// Longest interval between health checks: a day.
-const HEALTH_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// The model name under which telemetry counts calls that no app asked for. No virtual
+/// model and no deployment can have it.
+pub const PROBE_MODEL: &str = "trunkline:probe";
+
+/// Time between health checks of a deployment: a few seconds to a day.
+const HEALTH_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(24 * 3600);
 
 /// A provider, without its deployments.
 pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Problems) -> Provider {
@@ -40,7 +45,7 @@ pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Prob
     field::check_text(&wire.region, &path.field("region"), problems);
     check_on_cancel(wire.on_cancel, &path.field("on_cancel"), problems);
     breaker(wire.breaker.as_ref(), BreakerPolicy::default(), &path.field("breaker"), problems);
-    check_health(wire.health_check.as_ref(), &path.field("health_check"), problems);
+    let health_check = health(wire.health_check.as_ref(), &path.field("health_check"), problems);
     Provider {
         name: wire.name.as_str().into(),
         dialect: Dialect::OpenAi,
@@ -48,7 +53,7 @@ pub(super) fn provider(wire: &v1::Provider, path: &Path<'_>, problems: &mut Prob
         credential,
         allow_private_network: wire.allow_private_network,
         region: (!wire.region.is_empty()).then(|| wire.region.as_str().into()),
-        health_check: HealthCheck::default(),
+        health_check,
     }
 }
 
@@ -105,19 +110,37 @@ fn credential(wire: &v1::Credential, path: &Path<'_>, problems: &mut Problems) -
     }
 }
 
-fn check_health(wire: Option<&v1::HealthCheck>, path: &Path<'_>, problems: &mut Problems) {
-    let Some(wire) = wire else { return };
+/// PASSIVE looks at the mode alone.
+fn health(wire: Option<&v1::HealthCheck>, path: &Path<'_>, problems: &mut Problems) -> HealthCheck {
+    let default = HealthCheck::default();
+    let Some(wire) = wire else { return default };
     check_health_mode(wire.mode, &path.field("mode"), problems);
-    field::duration(wire.interval.as_ref(), HEALTH_INTERVAL, &path.field("interval"), problems);
+    if wire.mode() != v1::HealthCheckMode::Active {
+        return default;
+    }
+    let interval =
+        field::duration(wire.interval.as_ref(), HEALTH_INTERVAL, &path.field("interval"), problems);
+    let mut threshold = |value: u32, default, most, name| {
+        field::whole(known(value), default, 1..=most, &path.field(name), problems)
+    };
+    let unhealthy_threshold =
+        threshold(wire.unhealthy_threshold, default.unhealthy_threshold, 100, "unhealthy_threshold");
+    let healthy_threshold =
+        threshold(wire.healthy_threshold, default.healthy_threshold, 20, "healthy_threshold");
+    let max_daily_cost =
+        field::usd(&wire.max_daily_cost_usd, &path.field("max_daily_cost_usd"), problems).map(NanoUsd);
+    HealthCheck {
+        mode: HealthCheckMode::Active,
+        interval: interval.unwrap_or(default.interval),
+        unhealthy_threshold,
+        healthy_threshold,
+        max_daily_cost,
+    }
 }
 
-/// Only PASSIVE is built.
 pub(super) fn check_health_mode(number: i32, path: &Path<'_>, problems: &mut Problems) {
-    use v1::HealthCheckMode::{Active, Passive, Unspecified};
-    match v1::HealthCheckMode::try_from(number) {
-        Ok(Unspecified | Passive) => {}
-        Ok(Active) => field::not_built(Active.as_str_name(), path, problems),
-        Err(_) => field::unknown_enum(number, path, problems),
+    if v1::HealthCheckMode::try_from(number).is_err() {
+        field::unknown_enum(number, path, problems);
     }
 }
 

@@ -157,7 +157,6 @@ nothing_like_it: 1
 12:9: providers[0].deployments[1]: must be a map of the fields of Deployment
 13:9: providers[0].deployments[2]: must not be null
 16:15: virtual_models[0].deadline: duration 5 has no unit; write '5s' or '5ms'
-17:5: virtual_models[0].hedge: hedge is not built yet
 18:5: virtual_models[0].streamRescue: streamRescue is not built yet
 19:12: virtual_models[0].tiers: must be a list
 20:1: budgets: budgets is not built yet

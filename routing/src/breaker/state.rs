@@ -35,6 +35,8 @@ pub enum Trip {
     Probe,
     /// Failures on the way back.
     Ramp,
+    /// So many health checks failed in a row.
+    Checks,
 }
 
 impl Trip {
@@ -45,6 +47,7 @@ impl Trip {
             Self::Ratio => "share of failures in the window",
             Self::Probe => "the probe failed",
             Self::Ramp => "failures while traffic returned",
+            Self::Checks => "health checks failed in a row",
         }
     }
 }

@@ -54,6 +54,7 @@ impl Registry {
             let slot = &mut self.slots[id.index as usize];
             slot.live = true;
             slot.breaker.set_policy(deployment.breaker);
+            slot.breaker.set_probes_to_close(provider.health_check.probes_to_close());
             slot.account = accounts.get(deployment.provider.0 as usize).copied();
             slot.limits = deployment.limits;
             let metered =
@@ -126,6 +127,8 @@ impl Registry {
             fleet: None,
             heard: None,
             live: true,
+            last_result: now,
+            failed_checks: 0,
             verdict: None,
             base_generation: 0,
         };

@@ -181,6 +181,12 @@ impl Registry {
         }
     }
 
+    /// Whether there is a lease whose result is not known.
+    pub fn has_leases(&self, now: Timestamp) -> bool {
+        self.fleet.leases.held.iter().any(|lease| !lease.done && lease.expires > now)
+            || !self.fleet.leases.results.is_empty()
+    }
+
     /// What came of leases since this was last asked.
     pub fn take_probe_results(&mut self) -> Vec<ProbeResult> {
         core::mem::take(&mut self.fleet.leases.results)

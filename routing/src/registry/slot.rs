@@ -46,6 +46,10 @@ pub(super) struct Slot {
     /// When an attempt last began to answer.
     pub(super) heard: Option<Timestamp>,
     pub(super) live: bool,
+    /// When a result said something last.
+    pub(super) last_result: Timestamp,
+    /// Health checks that failed in a row.
+    pub(super) failed_checks: u32,
     /// Where the fleet's verdict on it is.
     pub(super) verdict: Option<usize>,
     /// Generation of the fleet's verdict under which the breaker opened last. 0: none.
