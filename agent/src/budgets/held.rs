@@ -358,7 +358,9 @@ mod tests {
         let held = Held::new(Period::Month, T0);
         let span = Span { period: Period::Month, start: 0 };
         let remaining = Duration::from_secs(30 * 24 * 3_600);
+        held.begin_wait(1_000);
         held.hear(&Word { span, remaining, granted: 1_000, obtainable: 1_000, scarce: false }, T0);
+        held.end_wait(1_000);
         held.force(500, T0);
         let later = T0 + LEASE_FOR + Duration::from_secs(1);
         assert_eq!(held.offer(100, later), Offer::Wait);
