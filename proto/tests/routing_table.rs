@@ -369,7 +369,7 @@ fn budgets_are_limits_on_known_keys_and_models() {
     };
     let all = Budget { action: BudgetAction::Alert.into(), ..budget("b") };
     let one = Budget { scope: scope("team-a", "chat"), ..budget("a") };
-    let table = table(&Config { budgets: vec![all, one], ..config() });
+    let table = self::table(&Config { budgets: vec![all, one], ..config() });
     assert_eq!((&*table.budgets[0].name, &*table.budgets[1].name), ("a", "b"));
     assert_eq!((table.budgets[0].limit.0, table.budgets[0].action), (500_000_000, Action::Reject));
     assert!(table.budgets[0].scope.covers(Some("team-a"), Some("chat")));
