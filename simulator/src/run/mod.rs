@@ -15,11 +15,13 @@ pub mod report;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timed;
 mod world;
 
 pub use policy::{Ablation, Baseline, Policy, UnknownPolicy};
 pub(crate) use provider::Truth;
 pub use report::RunReport;
+pub use timed::Timing;
 pub(crate) use world::{Attempt, Client, Heard, Why, World};
 
 use crate::{
@@ -30,12 +32,34 @@ use crate::{
 
 /// Runs a scenario that was checked. Single-threaded, without I/O.
 pub fn run(scenario: &Scenario, traffic: &Traffic, policy: Policy, seed: u64) -> RunReport {
+    execute(scenario, traffic, policy, seed, |world, client| world.run(client))
+}
+
+/// The same, and how long the policy took for each request that came in, on this
+/// machine's clock.
+pub fn timed(scenario: &Scenario, traffic: &Traffic, policy: Policy, seed: u64) -> (RunReport, Timing) {
+    let mut timing = Timing::default();
+    let report = execute(scenario, traffic, policy, seed, |world, client| {
+        let mut timed = timed::Timed::new(client);
+        world.run(&mut timed);
+        timing = timed.timing();
+    });
+    (report, timing)
+}
+
+fn execute(
+    scenario: &Scenario,
+    traffic: &Traffic,
+    policy: Policy,
+    seed: u64,
+    drive: impl FnOnce(&mut World<'_>, &mut dyn Client),
+) -> RunReport {
     let mut world = World::new(scenario, arrivals(scenario, traffic, seed), seed);
     match policy {
         Policy::Core(strategy, ablation) => {
-            world.run(&mut core::Core::new(scenario.agents, traffic, strategy, ablation, seed));
+            drive(&mut world, &mut core::Core::new(scenario.agents, traffic, strategy, ablation, seed));
         }
-        Policy::Baseline(baseline) => world.run(&mut baselines::client(baseline, scenario, seed)),
+        Policy::Baseline(baseline) => drive(&mut world, &mut baselines::client(baseline, scenario, seed)),
     }
     let window = scenario.window.map(|window| record::span(&world.records, window.start_s, window.end_s));
     RunReport {
