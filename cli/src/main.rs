@@ -7,6 +7,7 @@ mod apply;
 mod args;
 mod cell;
 mod client;
+mod compare;
 mod drain;
 mod drill;
 mod export;
@@ -60,6 +61,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Up(args) => return up::run(*args).await,
+        Command::Compare(args) => return compare::run(*args).await,
         Command::Apply(args) => apply::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Get(args) => get::run(args).await?,

@@ -6,7 +6,6 @@
 
 mod access;
 mod bootstrap;
-mod budgets;
 pub mod config;
 mod grpc;
 mod metrics;

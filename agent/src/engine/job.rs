@@ -11,7 +11,6 @@ use trunkline_routing::{
 };
 
 use crate::{
-    budgets::Reservation,
     control::UsageSource,
     openai::{scan::Scanned, usage::Usage},
     snapshot::{Goal, Snapshot},
@@ -96,8 +95,6 @@ pub(crate) struct Job {
     pub(crate) forwarded: Forwarded,
     pub(crate) tenant: Option<Arc<str>>,
     pub(crate) tags: Vec<(String, String)>,
-    /// What it may spend. None: no budget counts it, or it was not admitted yet.
-    pub(crate) budget: Option<Arc<Reservation>>,
 }
 
 impl Job {

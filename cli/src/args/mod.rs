@@ -1,5 +1,6 @@
 //! What can be typed. Parsing only; each command's module says what it does.
 
+mod compare;
 mod connection;
 mod drill;
 mod get;
@@ -15,6 +16,7 @@ use trunkline_simulator::live::Fault;
 #[cfg(test)]
 pub(crate) use self::value::Moment;
 pub(crate) use self::{
+    compare::{CompareArgs, CompareFormat},
     connection::Connection,
     drill::{Effect, FaultArgs, FaultCommand, InjectArgs},
     get::{AuditArgs, GetArgs, HistoryArgs, Listing, ListingFormat, StatsArgs},
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     ///
     /// For health checks in containers, which have no curl.
     Probe(ProbeArgs),
+    /// Compare strategies on a scenario, in virtual time: the code that agents run, other
+    /// ways to distribute requests, and what an oracle could have done.
+    Compare(Box<CompareArgs>),
     /// Run one simulated provider that speaks the OpenAI API.
     SimulateProvider(SimulateArgs),
     /// Print a completion script for a shell.

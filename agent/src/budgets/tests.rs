@@ -1,1 +1,0 @@
-//! Budgets of an agent with a ledger of its own.

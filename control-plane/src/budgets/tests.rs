@@ -1,1 +1,0 @@
-//! Ledgers across restarts, periods, lost agents and a store that refuses.
