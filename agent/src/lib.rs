@@ -2,6 +2,7 @@
 //! the control plane streams, decides each request by itself, and goes on by itself
 //! when the control plane is away.
 
+mod budgets;
 mod clock;
 pub mod config;
 pub mod control;

@@ -32,6 +32,15 @@ pub(crate) struct RequestLabels {
     pub(crate) status: u16,
 }
 
+/// Labels of what budgets did to requests.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct BudgetLabels {
+    /// The budget's name.
+    pub(crate) budget: String,
+    /// refused, downgraded or alerted.
+    pub(crate) result: &'static str,
+}
+
 /// Labels of attempts that drills took hold of.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct FaultedLabels {
@@ -61,6 +70,8 @@ pub(crate) struct Metrics {
     pub(crate) requests: Family<RequestLabels, Counter>,
     /// Attempts that ended.
     pub(crate) attempts: Family<AttemptLabels, Counter>,
+    /// Requests that a budget did something to.
+    pub(crate) budget_requests: Family<BudgetLabels, Counter>,
     faulted: Family<FaultedLabels, Counter>,
     faults_counted: Mutex<HashSet<Arc<str>>>,
     faults_active: Family<DrillLabels, Gauge>,
@@ -93,6 +104,7 @@ impl Metrics {
         let metrics = Self {
             requests: Family::default(),
             attempts: Family::default(),
+            budget_requests: Family::default(),
             faulted: Family::default(),
             faults_counted: Mutex::default(),
             faults_active: Family::default(),
@@ -104,6 +116,11 @@ impl Metrics {
         };
         registry.register("requests", "Requests answered", metrics.requests.clone());
         registry.register("attempts", "Upstream attempts that ended", metrics.attempts.clone());
+        registry.register(
+            "budget_requests",
+            "Requests that a budget refused, downgraded or let pass with an alert",
+            metrics.budget_requests.clone(),
+        );
         registry.register(
             "attempts_faulted",
             "Upstream attempts that ended and that a drill took hold of",

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_routing::registry::Registry;
 
 use crate::{
+    budgets::Budgets,
     clock::Clock,
     control::{LoadedTable, Recorder},
     credentials::Credentials,
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) credentials: Arc<Credentials>,
     /// Telemetry.
     pub(crate) recorder: Arc<Recorder>,
+    /// What may be spent.
+    pub(crate) budgets: Arc<Budgets>,
     /// The newest decisions.
     pub(crate) decisions: Decisions,
     /// Faults to be made on purpose.
@@ -73,8 +76,11 @@ impl Drop for InFlight {
 impl Shared {
     /// An agent that has no table yet.
     pub(crate) fn new(recorder: Arc<Recorder>, draining: CancellationToken) -> Self {
+        let clock = Clock::start();
+        let account = format!("{:032x}", rand::random::<u128>());
         Self {
-            clock: Clock::start(),
+            clock,
+            budgets: Arc::new(Budgets::new(clock, account, None)),
             registry: Mutex::new(Registry::new()),
             snapshot: ArcSwapOption::empty(),
             credentials: Arc::new(Credentials::new()),
@@ -107,6 +113,7 @@ impl Shared {
             registry.set_missing_credentials(&missing);
             binding
         };
+        self.budgets.load(&loaded.table);
         let number = self.snapshot().map_or(1, |snapshot| snapshot.number + 1);
         self.snapshot.store(Some(Arc::new(Snapshot::new(loaded, binding, number))));
         self.decisions.retire(number);

@@ -28,6 +28,7 @@ use trunkline_transport::{
 };
 
 use crate::{
+    budgets::{self, Budgets},
     config::Options,
     control::{
         self, Cache, ControlPlane, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext,
@@ -185,6 +186,8 @@ pub(crate) async fn start_limited(
     let recorder = Arc::new(Recorder::new());
     let mut shared = Shared::new(Arc::clone(&recorder), draining.clone());
     shared.apps_need_keys = security.apps_need_keys(listen);
+    let account = identity.incarnation.clone();
+    shared.budgets = Arc::new(Budgets::new(shared.clock, account, Some(options.data_dir.clone())));
     let shared = Arc::new(shared);
     if let Some(loaded) = tables.newest() {
         shared.load(loaded);
@@ -195,8 +198,13 @@ pub(crate) async fn start_limited(
     let workers =
         workers(&shared, listeners, tls.as_ref(), limits, &reporter).inspect_err(|_| draining.cancel())?;
 
+    let (background, stop_budgets) = (TaskTracker::new(), CancellationToken::new());
+    let alone = options.static_config.is_some();
+    let keep = budgets::run(Arc::clone(&shared.budgets), alone, stop_budgets.clone());
     let agent = Agent {
-        background: TaskTracker::new(),
+        budgets: background.spawn(keep),
+        stop_budgets,
+        background,
         stop: CancellationToken::new(),
         stop_telemetry: CancellationToken::new(),
         directory,
@@ -317,6 +325,9 @@ struct Agent {
     background: TaskTracker,
     stop: CancellationToken,
     stop_telemetry: CancellationToken,
+    /// Gives back what is left of budgets, while there is still a stream to say so.
+    budgets: JoinHandle<()>,
+    stop_budgets: CancellationToken,
     /// Given back last.
     directory: DirectoryLock,
 }
@@ -364,6 +375,7 @@ impl Agent {
             orders: orders.clone(),
             report_interval: interval_in,
             in_flight: self.shared.in_flight_counter(),
+            budgets: Arc::clone(&self.shared.budgets),
         };
         let telemetry = TelemetryContext {
             channel,
@@ -400,6 +412,9 @@ impl Agent {
             }
         }
         self.stop_telemetry.cancel();
+        self.stop_budgets.cancel();
+        // It takes a second or two at most, and tells if it did not work.
+        self.budgets.await.ok();
         self.background.close();
         // Telemetry has a token of its own and still flushes, for seconds at most; all
         // else may go at once.

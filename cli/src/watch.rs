@@ -141,6 +141,7 @@ fn lines(message: &WatchResourcesResponse) -> String {
                 Some(Resource::VirtualModel(one)) => ("virtual-model", one.name.as_str()),
                 Some(Resource::ApiKey(one)) => ("api-key", one.name.as_str()),
                 Some(Resource::PriceEntry(one)) => ("price-entry", one.name.as_str()),
+                Some(Resource::Budget(one)) => ("budget", one.name.as_str()),
                 // Of a newer control plane.
                 None => ("unknown", "-"),
             },
@@ -154,6 +155,7 @@ fn lines(message: &WatchResourcesResponse) -> String {
                 Some(Name::VirtualModel(name)) => ("virtual-model", name.as_str()),
                 Some(Name::ApiKey(name)) => ("api-key", name.as_str()),
                 Some(Name::PriceEntry(name)) => ("price-entry", name.as_str()),
+                Some(Name::Budget(name)) => ("budget", name.as_str()),
                 None => ("unknown", "-"),
             },
         );

@@ -6,6 +6,7 @@
 
 mod access;
 mod bootstrap;
+mod budgets;
 pub mod config;
 mod grpc;
 mod metrics;

@@ -24,7 +24,9 @@ use trunkline_transport::{
 pub use crate::bootstrap::ConfigSource;
 use crate::{
     access::Access,
-    bootstrap, grpc,
+    bootstrap,
+    budgets::Keeper,
+    grpc,
     grpc::{Context, ServeError},
     metrics::Metrics,
     ops,
@@ -181,6 +183,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let (merger, stats, reports) =
         loaded.map_err(|error: LoadError| StartError::Telemetry(error.to_string()))?;
 
+    let (keeper, budgets) = Keeper::new(Arc::clone(&repository), SystemTime::now);
     let registry = Arc::new(Registry::new());
     let metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
     let apps_need_keys = security.apps_need_keys(grpc_addr);
@@ -191,6 +194,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         registry,
         stats,
         reports,
+        budgets,
         pace: Pace::default(),
         metrics: Arc::new(metrics),
         previews: Arc::new(Semaphore::new(grpc::PREVIEWS_MAX)),
@@ -201,6 +205,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let others = TaskTracker::new();
     // Ends when the last stream of reports has ended, so that none is lost.
     others.spawn(merger.run());
+    others.spawn(keeper.run(shutdown.clone()));
     let pages = ops::Pages {
         repository: Arc::clone(&repository),
         metrics: Arc::clone(&context.metrics),

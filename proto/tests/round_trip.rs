@@ -10,9 +10,9 @@ use trunkline_proto::{
     },
     document::{diff, load, to_json, to_yaml},
     types::v1::{
-        Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, HealthCheck, Hedge,
-        Limits, Price, PriceEntry, PriceTier, Provider, Retry, Slo, Target, Tier, Timeouts, VirtualModel,
-        credential::Source,
+        Affinity, ApiKey, Balance, BreakerPolicy, Budget, BudgetScope, Constraints, Credential, Deployment,
+        HealthCheck, Hedge, Limits, Price, PriceEntry, PriceTier, Provider, Retry, Slo, Target, Tier,
+        Timeouts, VirtualModel, credential::Source,
     },
 };
 
@@ -196,11 +196,19 @@ prop_compose! {
         virtual_models in unique(vec(virtual_model(), 0..4), |one| one.name.clone()),
         api_keys in unique(vec((name(), text(), vec(text(), 0..3)), 0..3), |one| one.0.clone()),
         price_entries in unique(vec(price_entry(), 0..4), |one| one.name.clone()),
+        budgets in unique(
+            vec((name(), option::of((text(), text())), text(), 0..4_i32, 0..4_i32), 0..3), |one| one.0.clone(),
+        ),
     ) -> Config {
         let api_keys = api_keys.into_iter().map(|(name, secret_sha256, allowed_models)| {
             ApiKey { name, secret_sha256, allowed_models, etag: String::new() }
         });
-        Config { providers, virtual_models, api_keys: api_keys.collect(), price_entries }
+        let budgets = budgets.into_iter().map(|(name, scope, limit_usd, period, action)| {
+            let scope = scope.map(|(api_key, virtual_model)| BudgetScope { api_key, virtual_model });
+            Budget { name, scope, limit_usd, period, action, etag: String::new() }
+        });
+        let (api_keys, budgets) = (api_keys.collect(), budgets.collect());
+        Config { providers, virtual_models, api_keys, price_entries, budgets }
     }
 }
 

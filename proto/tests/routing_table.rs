@@ -8,12 +8,13 @@ use trunkline_proto::{
     admin::v1::Config,
     convert::routing_table,
     types::v1::{
-        Affinity, ApiKey, Balance, BreakerPolicy, Constraints, Credential, Deployment, Dialect, HealthCheck,
-        HealthCheckMode, Hedge, OnCancel, Price, Provider, Retry, Slo, Strategy, Target, Tier, Timeouts,
-        VirtualModel, credential,
+        Affinity, ApiKey, Balance, BreakerPolicy, Budget, BudgetAction, BudgetPeriod, BudgetScope,
+        Constraints, Credential, Deployment, Dialect, HealthCheck, HealthCheckMode, Hedge, OnCancel, Price,
+        Provider, Retry, Slo, Strategy, Target, Tier, Timeouts, VirtualModel, credential,
     },
 };
 use trunkline_routing::{
+    budget::Action,
     money::NanoUsd,
     table::{self, Capabilities, RoutingTable, Version},
 };
@@ -353,4 +354,45 @@ fn what_the_strategies_that_predict_are_told_arrives() {
 
 fn v1_session() -> i32 {
     trunkline_proto::types::v1::AffinityKey::Session.into()
+}
+
+#[test]
+fn budgets_are_limits_on_known_keys_and_models() {
+    let scope = |api_key: &str, virtual_model: &str| {
+        Some(BudgetScope { api_key: api_key.to_owned(), virtual_model: virtual_model.to_owned() })
+    };
+    let budget = |name: &str| Budget {
+        name: name.to_owned(),
+        limit_usd: "0.5".to_owned(),
+        period: BudgetPeriod::Day.into(),
+        ..Budget::default()
+    };
+    let all = Budget { action: BudgetAction::Alert.into(), ..budget("b") };
+    let one = Budget { scope: scope("team-a", "chat"), ..budget("a") };
+    let table = self::table(&Config { budgets: vec![all, one], ..config() });
+    assert_eq!((&*table.budgets[0].name, &*table.budgets[1].name), ("a", "b"));
+    assert_eq!((table.budgets[0].limit.0, table.budgets[0].action), (500_000_000, Action::Reject));
+    assert!(table.budgets[0].scope.covers(Some("team-a"), Some("chat")));
+    assert!(!table.budgets[0].scope.covers(Some("team-b"), Some("chat")));
+    assert!(table.budgets[1].scope.covers(None, None));
+
+    let wrong = Budget {
+        scope: scope("team-c", "chit"),
+        limit_usd: "0".to_owned(),
+        period: 0,
+        action: 9,
+        ..budget("a")
+    };
+    let missing = Budget { limit_usd: String::new(), ..budget("") };
+    assert_eq!(
+        refusal(&Config { budgets: vec![budget("a"), wrong, missing], ..config() }),
+        "budgets[1].name: \"a\" is the name of budgets[0] already
+budgets[1].limit_usd: must be more than 0; to let nobody in, take the virtual model from the key
+budgets[1].period: is required: HOUR, DAY or MONTH
+budgets[1].scope.api_key: no API key is called \"team-c\"
+budgets[1].scope.virtual_model: no virtual model is called \"chit\"
+budgets[1].action: 9 is not a value of this enum
+budgets[2].name: is required
+budgets[2].limit_usd: is required, in US dollars, as in 50"
+    );
 }

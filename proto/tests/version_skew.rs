@@ -197,7 +197,7 @@ fn an_update_of_a_newer_control_plane_has_the_hash_that_it_says() {
     let newer = [inner, field(200, b"new")].concat();
     let identity = |key: &str, sha256: u8| [field(15, &[sha256; 32]), field(16, key.as_bytes())].concat();
     let provider = [field(1, &newer), identity("provider/a", 7)].concat();
-    let budget = [field(9, b"\x0a\x01b"), identity("budget/b", 8)].concat();
+    let budget = [field(9, b"\x0a\x01b"), identity("lottery/b", 8)].concat();
     let rest = Update { full: true, upserts: known[1..].to_vec(), ..Update::default() };
     let update = [rest.encode_to_vec(), field(6, &provider), field(6, &budget), field(300, b"new")].concat();
     let update = Update::decode(update.as_slice()).unwrap();
@@ -208,13 +208,13 @@ fn an_update_of_a_newer_control_plane_has_the_hash_that_it_says() {
         sha256: vec![sha256; 32],
         ..Resource::default()
     };
-    let all = [vec![of("provider/a", 7), of("budget/b", 8)], known[1..].to_vec()].concat();
+    let all = [vec![of("provider/a", 7), of("lottery/b", 8)], known[1..].to_vec()].concat();
     let expected = sync::State::default().apply(all, &[]).sha256();
 
     let state = sync::State::default().apply(update.upserts, &update.removals);
     assert_eq!(state.sha256(), expected);
     assert_eq!(state.config(), &config());
-    assert_eq!(state.not_fully_known(), ["budget/b", "provider/a"]);
+    assert_eq!(state.not_fully_known(), ["lottery/b", "provider/a"]);
 }
 
 #[test]

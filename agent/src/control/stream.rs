@@ -16,12 +16,14 @@ use tonic::Status;
 use tonic_types::pb;
 use trunkline_proto::{
     agent::v1::{
-        Ack, Drain, Heartbeat, HeartbeatAck, Hello, ProtectionStates, Publication, SyncRequest, SyncResponse,
-        Update, Welcome, agent_service_client::AgentServiceClient, sync_request, sync_response,
+        Ack, BudgetDemand, Drain, Heartbeat, HeartbeatAck, Hello, ProtectionStates, Publication, SyncRequest,
+        SyncResponse, Update, Welcome, agent_service_client::AgentServiceClient, sync_request, sync_response,
     },
     convert::sync::MESSAGE_BYTES_MAX,
     types::v1::Version,
 };
+
+use crate::budgets::Budgets;
 
 use super::{
     Orders, SyncContext, Verdicts,
@@ -41,6 +43,8 @@ const PROTECTIONS_INTERVAL: Duration = Duration::from_millis(50);
 const UPDATE_BYTES_MAX: usize = 64 << 20;
 /// Heartbeats that show a newer revision without an update: the stream is mute.
 const BEHIND_MAX: u32 = 2;
+/// What the control plane looks at in one demand.
+const CLAIMS_MAX: usize = 1_000;
 /// An acknowledgement, a heartbeat, protections: never more at the same time.
 const OUTBOUND_MAX: usize = 4;
 /// A control plane that asks to stay away longer is obeyed this long.
@@ -133,6 +137,9 @@ impl<'a> Stream<'a> {
         let mut heartbeat_at = Instant::now() + self.heartbeat_interval;
         let mut dead_at = Instant::now() + self.liveness_timeout;
         let mut orders = self.context.orders.subscribe();
+        // Each connection starts with all there is to tell.
+        let (mut all_told, mut budgets_told) = (false, Instant::now());
+        let _ledger = LedgerThere(&self.context.budgets);
         loop {
             // A drill ends the stream. Then what comes in: it may change everything below.
             // Death comes last, so that a message that waits counts as life.
@@ -172,6 +179,14 @@ impl<'a> Stream<'a> {
                     let states = ProtectionStates { protections };
                     outbound.send(sync_request::Message::Protections(states)).await?;
                 }
+                () = self.context.budgets.due(budgets_told), if self.ended == Ended::Answered => {
+                    let claims = self.context.budgets.claims(!all_told);
+                    (all_told, budgets_told) = (true, Instant::now());
+                    for some in claims.chunks(CLAIMS_MAX) {
+                        let demand = BudgetDemand { claims: some.to_vec() };
+                        outbound.send(sync_request::Message::BudgetDemand(demand)).await?;
+                    }
+                }
                 () = sleep_until(dead_at) => return Err(silent_stream()),
             }
         }
@@ -189,6 +204,7 @@ impl<'a> Stream<'a> {
             Some(sync_response::Message::Publication(publication)) => {
                 self.publication(publication);
             }
+            Some(sync_response::Message::BudgetGrant(grant)) => self.context.budgets.hear(&grant.leases),
             Some(sync_response::Message::HeartbeatAck(ack)) => self.heartbeat_ack(&ack)?,
             Some(sync_response::Message::Drain(drain)) => {
                 tracing::info!(reason = drain.reason, "the control plane drains its streams");
@@ -216,6 +232,7 @@ impl<'a> Stream<'a> {
         if let Some(current) = &welcome.current {
             self.epoch.clone_from(&current.epoch);
         }
+        self.context.budgets.set_ledger(true);
         tracing::info!(server_instance = %welcome.server_instance, "control plane connected");
     }
 
@@ -322,6 +339,15 @@ fn stay_away(drain: &Drain, chance: f64) -> Duration {
     let min = bounded(drain.reconnect_after_min).unwrap_or_default();
     let max = bounded(drain.reconnect_after_max).unwrap_or(SPREAD).max(min);
     min + max.saturating_sub(min).mul_f64(chance)
+}
+
+/// The ledger of budgets goes with the stream.
+struct LedgerThere<'a>(&'a Budgets);
+
+impl Drop for LedgerThere<'_> {
+    fn drop(&mut self) {
+        self.0.set_ledger(false);
+    }
 }
 
 /// The only writer of the stream.

@@ -16,7 +16,7 @@ use super::{
     orders,
     stream::{SeenSequence, Stream},
 };
-use crate::credentials::Credentials;
+use crate::{budgets::Budgets, credentials::Credentials};
 
 /// What the stream works with.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct SyncContext {
     pub report_interval: watch::Sender<Duration>,
     /// Requests running.
     pub in_flight: Arc<AtomicU32>,
+    /// Ask for leases, and get them.
+    pub(crate) budgets: Arc<Budgets>,
 }
 
 /// Keeps a stream open until `shutdown`. Verdicts, orders and the table stay as they are

@@ -11,6 +11,7 @@ use trunkline_routing::{
 };
 
 use crate::{
+    budgets::Reservation,
     control::UsageSource,
     openai::{scan::Scanned, usage::Usage},
     snapshot::{Goal, Snapshot},
@@ -95,6 +96,8 @@ pub(crate) struct Job {
     pub(crate) forwarded: Forwarded,
     pub(crate) tenant: Option<Arc<str>>,
     pub(crate) tags: Vec<(String, String)>,
+    /// What it may spend. None: no budget counts it, or it was not admitted yet.
+    pub(crate) budget: Option<Arc<Reservation>>,
 }
 
 impl Job {

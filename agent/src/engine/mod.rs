@@ -10,7 +10,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 use trunkline_routing::{
     classify::{Classified, OutcomeClass, TransportFault, classify_transport},
-    decide,
+    decide::{self, Decision},
     hint::{RateHeaders, rate_headers},
     request::{AttemptId, Context, Directive, Failure, Loser, Request},
     table::DeploymentIndex,
@@ -34,6 +34,7 @@ pub(crate) use self::{
 };
 use self::{attempt::AttemptEnd, race::Race};
 use crate::{
+    budgets::{self, OverBudget},
     decisions::AttemptRecord,
     drills::{Drills, Hold},
     openai::usage::Usage,
@@ -83,10 +84,25 @@ pub(crate) enum Refusal {
     NoTarget { retry_after: Option<Duration> },
     /// The deadline passed.
     Deadline,
+    /// There is no money for it.
+    Budget(OverBudget),
 }
 
-/// Runs a request. Dropping the future cancels what runs upstream and accounts for it.
+/// Runs a request, if there is money for it. Dropping the future cancels what runs upstream
+/// and accounts for it.
 pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
+    let shared = &worker.shared;
+    match budgets::admit(shared, job).await {
+        Ok(job) => fly(worker, &job).await,
+        Err(over) => {
+            let mut trace = Trace::new(shared, Decision::default(), shared.clock.now());
+            trace.keep(shared, job);
+            Done { trace, result: Err(Refusal::Budget(over)) }
+        }
+    }
+}
+
+async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     let mut flight = Flight::start(worker, job);
     let mut race = Race::default();
     loop {

@@ -44,6 +44,9 @@ pub(crate) fn report(
     let started = now - duration;
     let price = snapshot.table().deployment(deployment).prices.at(shared.clock.unix_ms(started));
     let cost = report.tokens.and_then(|tokens| price.map(|price| price.cost(tokens)));
+    if let Some(cost) = cost {
+        shared.budgets.charge(record.tenant.as_deref(), snapshot.virtual_model(record.goal), cost);
+    }
     shared.recorder.record(AttemptSample {
         deployment: Arc::clone(name),
         model: Arc::clone(model),

@@ -68,6 +68,11 @@ pub(super) fn refusal(refusal: &Refusal, trace: &Trace) -> Status {
             format!("no target can take this request now; ExplainDecision {decision} tells why"),
             *retry_after,
         ),
+        Refusal::Budget(over) => status::resource_exhausted(
+            "BUDGET_EXCEEDED",
+            format!("{} (decision {decision})", over.message()),
+            over.retry_after(),
+        ),
         Refusal::Deadline => {
             Status::deadline_exceeded(format!("no answer within the deadline (decision {decision})"))
         }

@@ -82,6 +82,7 @@ impl Routing {
             deadline: grpc_timeout(metadata).map(|timeout| timeout.saturating_sub(waited)),
             forwarded: Forwarded { traceparent: header("traceparent"), tracestate: header("tracestate") },
             tags: request.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            budget: None,
         }))
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer::AgentBody;
 use crate::{
+    budgets::{OverBudget, Why},
     engine::{FailedAttempt, Refusal},
     openai::scan::ScanError,
 };
@@ -169,6 +170,7 @@ impl LocalError {
     pub(crate) fn refusal(refusal: &Refusal) -> Option<Self> {
         let (status, code, message, retry_after) = match refusal {
             Refusal::Upstream(_) => return None,
+            Refusal::Budget(over) => return Some(Self::over_budget(over)),
             Refusal::Exhausted { retry_after, rate_limited: true } => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "rate_limited",
@@ -196,6 +198,14 @@ impl LocalError {
         };
         let error = Self::new(status, "upstream_error", code, message);
         Some(Self { retry_after, final_answer: true, ..error })
+    }
+
+    /// 402. What is only held by requests under way may be asked for again soon.
+    fn over_budget(over: &OverBudget) -> Self {
+        let (status, kind) = (StatusCode::PAYMENT_REQUIRED, "budget_error");
+        let error = Self::new(status, kind, over.code(), over.message());
+        let (retry_after, final_answer) = (over.retry_after(), over.why != Why::Reserved);
+        Self { retry_after, final_answer, ..error }
     }
 
     /// The model that an error is about.

@@ -162,6 +162,7 @@ async fn complete(
         forwarded: Forwarded::read(headers),
         tenant,
         tags: knobs.tags,
+        budget: None,
         snapshot,
     });
     let done = engine::run(worker, &job).await;

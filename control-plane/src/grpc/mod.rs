@@ -22,6 +22,7 @@ use trunkline_transport::incoming::Connection;
 
 use crate::{
     access::{Access, GuardLayer},
+    budgets::Budgets,
     metrics::Metrics,
     registry::Registry,
     repository::{Repository, StoreHealth},
@@ -59,6 +60,7 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reports: Reports,
+    pub(crate) budgets: Budgets,
     /// How often agents report.
     pub(crate) pace: Pace,
     pub(crate) metrics: Arc<Metrics>,

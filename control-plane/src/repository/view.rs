@@ -7,6 +7,7 @@
 //! view/virtual_model/<name>
 //! view/api_key/<name>
 //! view/price_entry/<name>
+//! view/budget/<name>
 //! view/verdict/<deployment>
 //! view/fault/<drill>
 //! view/drain/<agent>
@@ -202,6 +203,9 @@ fn entries(mark: &Mark, config: &Config, folded: &Folded) -> Entries {
     }
     for entry in &config.price_entries {
         add("price_entry", &entry.name, &entry.encode_to_vec());
+    }
+    for budget in &config.budgets {
+        add("budget", &budget.name, &budget.encode_to_vec());
     }
     for verdict in folded.verdicts.changes() {
         add("verdict", &verdict.deployment, &verdict.encode_to_vec());

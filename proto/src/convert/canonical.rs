@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 use super::price::is_from_feed;
 use crate::{
     admin::v1::Config,
-    types::v1::{ApiKey, PriceEntry, Provider, VirtualModel},
+    types::v1::{ApiKey, Budget, PriceEntry, Provider, VirtualModel},
 };
 
 /// Bytes of the hash in an etag; collisions would need billions of versions.
 const ETAG_BYTES: usize = 8;
 
-/// The configuration with providers, deployments, virtual models, keys and price entries
-/// by name and without etags. Tiers and targets keep their order: it means something.
+/// The configuration with providers, deployments, virtual models, keys, price entries
+/// and budgets by name and without etags. Tiers and targets keep their order: it means something.
 pub fn canonical(mut config: Config) -> Config {
     config.providers.sort_by(|a, b| a.name.cmp(&b.name));
     for one in &mut config.providers {
@@ -31,6 +31,10 @@ pub fn canonical(mut config: Config) -> Config {
     }
     config.price_entries.sort_by(|a, b| a.name.cmp(&b.name));
     for one in &mut config.price_entries {
+        one.etag.clear();
+    }
+    config.budgets.sort_by(|a, b| a.name.cmp(&b.name));
+    for one in &mut config.budgets {
         one.etag.clear();
     }
     config
@@ -81,6 +85,11 @@ pub fn etag_of_virtual_model(model: &VirtualModel) -> String {
 /// The etag of a key.
 pub fn etag_of_api_key(key: &ApiKey) -> String {
     etag(&ApiKey { etag: String::new(), ..key.clone() })
+}
+
+/// The etag of a budget.
+pub fn etag_of_budget(budget: &Budget) -> String {
+    etag(&Budget { etag: String::new(), ..budget.clone() })
 }
 
 /// The etag of a price entry.

@@ -8,6 +8,8 @@
 //! | `on_context_length`, `on_content_filter`, `on_cancel`, health mode | absent: the default |
 //! | dialect, or where a credential is | the provider's deployments are left out: a request in a wrong form, or without its key, must not be sent |
 //! | who made a price entry | a feed |
+//! | a budget's action | REJECT |
+//! | a budget's period | the budget is left out: it can't be told when it begins |
 //! | a capability that a virtual model requires | targets that don't list it are left out; without a list they offer everything |
 //! | a capability that a deployment offers | not offered: nothing here asks for it |
 //!
@@ -17,11 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_routing::table::{Capabilities, DeploymentIndex, RoutingTable, Version};
 
-use super::{field, price, provider, routing_table, virtual_model};
+use super::{budget, field, price, provider, routing_table, virtual_model};
 use crate::{
     admin::v1::Config,
     problems::{Path, Problems},
-    types::v1::{Dialect, PriceEntry, PriceSource, Provider, VirtualModel},
+    types::v1::{Budget, Dialect, PriceEntry, PriceSource, Provider, VirtualModel},
 };
 
 /// A routing table, and what had to be assumed for it.
@@ -50,6 +52,11 @@ pub fn routing_table_lenient(version: Version, config: &Config) -> Result<Lenien
     for (at, one) in settled.price_entries.iter_mut().enumerate() {
         settle.price_entry(one, &Path::Root.item("price_entries", at));
     }
+    let mut position = 0..;
+    settled.budgets.retain_mut(|one| {
+        let position = position.next().unwrap_or_default();
+        settle.budget(one, &Path::Root.item("budgets", position))
+    });
     let mut table = routing_table(version, &settled)?;
     settle.restrict(&mut table);
     Ok(Lenient { table, assumed: settle.assumed })
@@ -158,6 +165,18 @@ impl Settle {
         let source = path.field("source");
         let feed = PriceSource::Feed as i32;
         self.settle(&mut wire.source, feed, &source, "taken as PRICE_SOURCE_FEED", price::check_known);
+    }
+
+    /// False: it is to be left out.
+    fn budget(&mut self, wire: &mut Budget, path: &Path<'_>) -> bool {
+        let taken = "taken as BUDGET_ACTION_REJECT";
+        self.settle(&mut wire.action, 0, &path.field("action"), taken, |number, path, problems| {
+            budget::action(number, path, problems);
+        });
+        let taken = "the budget is left out";
+        self.settle(&mut wire.period, 0, &path.field("period"), taken, |number, path, problems| {
+            budget::period(number, path, problems);
+        })
     }
 
     /// Replaces a number that `check` refuses by `safe`. True: it was fine.

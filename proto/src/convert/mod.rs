@@ -2,6 +2,7 @@
 //! right: whoever gets a routing table never checks it again.
 
 mod api_key;
+mod budget;
 mod canonical;
 mod decision;
 mod field;
@@ -15,9 +16,10 @@ pub mod sync;
 mod table;
 mod virtual_model;
 
+pub use budget::{period_of, wire_period};
 pub use canonical::{
-    canonical, etag_of_api_key, etag_of_price_entry, etag_of_provider, etag_of_virtual_model, without_feed,
-    without_orphans,
+    canonical, etag_of_api_key, etag_of_budget, etag_of_price_entry, etag_of_provider, etag_of_virtual_model,
+    without_feed, without_orphans,
 };
 pub use decision::{
     breaker_state, candidates, check_tags, exclusions, route_profile, route_state, usd, wire_strategy,

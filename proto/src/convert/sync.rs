@@ -72,7 +72,8 @@ fn plain(config: &Config) -> Vec<Resource> {
     let models = config.virtual_models.into_iter().map(resource::Resource::VirtualModel);
     let keys = config.api_keys.into_iter().map(resource::Resource::ApiKey);
     let prices = config.price_entries.into_iter().map(resource::Resource::PriceEntry);
-    let all = providers.chain(models).chain(keys).chain(prices);
+    let budgets = config.budgets.into_iter().map(resource::Resource::Budget);
+    let all = providers.chain(models).chain(keys).chain(prices).chain(budgets);
     all.map(|one| Resource { resource: Some(one), ..Resource::default() }).collect()
 }
 
@@ -109,6 +110,7 @@ pub fn apply(base: &Config, upserts: Vec<Resource>, removals: &[ResourceName]) -
             Some(resource::Resource::VirtualModel(one)) => config.virtual_models.push(one),
             Some(resource::Resource::ApiKey(one)) => config.api_keys.push(one),
             Some(resource::Resource::PriceEntry(one)) => config.price_entries.push(one),
+            Some(resource::Resource::Budget(one)) => config.budgets.push(one),
             // Of a kind that only newer builds know. A `State` keeps its hash.
             None => {}
         }
@@ -142,6 +144,7 @@ enum Key {
     VirtualModel(String),
     App(String),
     Price(String),
+    Budget(String),
 }
 
 impl Key {
@@ -151,6 +154,7 @@ impl Key {
             resource_name::Name::VirtualModel(name) => Self::VirtualModel(name),
             resource_name::Name::ApiKey(name) => Self::App(name),
             resource_name::Name::PriceEntry(name) => Self::Price(name),
+            resource_name::Name::Budget(name) => Self::Budget(name),
         })
     }
 
@@ -161,6 +165,7 @@ impl Key {
             Self::VirtualModel(name) => resource_name::Name::VirtualModel(name),
             Self::App(name) => resource_name::Name::ApiKey(name),
             Self::Price(name) => resource_name::Name::PriceEntry(name),
+            Self::Budget(name) => resource_name::Name::Budget(name),
         };
         ResourceName { name: Some(name), key }
     }
@@ -172,6 +177,7 @@ impl Key {
             Self::VirtualModel(name) => format!("virtual_model/{name}"),
             Self::App(name) => format!("api_key/{name}"),
             Self::Price(name) => format!("price_entry/{name}"),
+            Self::Budget(name) => format!("budget/{name}"),
         }
     }
 }
@@ -182,6 +188,7 @@ fn key(resource: &Resource) -> Option<Key> {
         resource::Resource::VirtualModel(one) => Key::VirtualModel(one.name.clone()),
         resource::Resource::ApiKey(one) => Key::App(one.name.clone()),
         resource::Resource::PriceEntry(one) => Key::Price(one.name.clone()),
+        resource::Resource::Budget(one) => Key::Budget(one.name.clone()),
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trunkline_routing::table::{DeploymentIndex, ProviderIndex, RoutingTable, Version};
 
-use super::{api_key, field, price, provider, virtual_model};
+use super::{api_key, budget, field, price, provider, virtual_model};
 use crate::{
     admin::v1::Config,
     problems::{Path, Problems},
@@ -23,6 +23,8 @@ pub(super) struct Known<'a> {
     pub(super) deployments: BTreeMap<String, DeploymentIndex>,
     /// All virtual models.
     pub(super) virtual_models: BTreeSet<&'a str>,
+    /// All keys.
+    pub(super) api_keys: BTreeSet<&'a str>,
     /// All regions of providers.
     pub(super) regions: BTreeSet<&'a str>,
 }
@@ -66,6 +68,7 @@ pub fn routing_table(version: Version, config: &Config) -> Result<RoutingTable, 
     let known = Known {
         deployments: deployment_indices(config),
         virtual_models: config.virtual_models.iter().map(|one| one.name.as_str()).collect(),
+        api_keys: config.api_keys.iter().map(|one| one.name.as_str()).collect(),
         regions: config.providers.iter().map(|one| one.region.as_str()).collect(),
     };
 
@@ -89,6 +92,10 @@ pub fn routing_table(version: Version, config: &Config) -> Result<RoutingTable, 
         table.virtual_models.push(virtual_model::virtual_model(wire, &known, &path, &mut problems));
     }
 
+    let path = Path::Root.field("budgets");
+    field::check_count(config.budgets.len(), 0..=ENTRIES_MAX, &path, &mut problems);
+    table.budgets = budget::budgets(&config.budgets, &known, &mut problems);
+
     let path = Path::Root.field("api_keys");
     field::check_count(config.api_keys.len(), 0..=ENTRIES_MAX, &path, &mut problems);
     table.api_keys = api_key::api_keys(&config.api_keys, &known, &mut problems);
@@ -105,6 +112,7 @@ pub fn routing_table(version: Version, config: &Config) -> Result<RoutingTable, 
     }
     table.virtual_models.sort_by(|a, b| a.name.cmp(&b.name));
     table.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
+    table.budgets.sort_by(|a, b| a.name.cmp(&b.name));
     problems.or(table)
 }
 

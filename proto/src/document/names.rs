@@ -4,10 +4,7 @@ use prost_reflect::{EnumDescriptor, EnumValueDescriptor, FieldDescriptor, Messag
 use strsim::damerau_levenshtein;
 
 /// Fields that the documentation describes and that are not built yet, by message.
-const NOT_BUILT: [(&str, &[&str]); 2] = [
-    ("Config", &["budgets", "experiments"]),
-    ("VirtualModel", &["stream_rescue"]),
-];
+const NOT_BUILT: [(&str, &[&str]); 2] = [("Config", &["experiments"]), ("VirtualModel", &["stream_rescue"])];
 
 /// The field called `name`, in lower_snake or lowerCamel.
 pub(super) fn field(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {

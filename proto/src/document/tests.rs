@@ -140,7 +140,7 @@ virtual_models:
     hedge: {budget_percent: 2}
     streamRescue: OFF
     tiers: {}
-budgets: []
+experiments: []
 nothing_like_it: 1
 ";
     assert_eq!(
@@ -159,7 +159,7 @@ nothing_like_it: 1
 16:15: virtual_models[0].deadline: duration 5 has no unit; write '5s' or '5ms'
 18:5: virtual_models[0].streamRescue: streamRescue is not built yet
 19:12: virtual_models[0].tiers: must be a list
-20:1: budgets: budgets is not built yet
+20:1: experiments: experiments is not built yet
 21:1: nothing_like_it: unknown field in Config"
     );
 }

@@ -122,6 +122,11 @@ impl<K: Ord> Ledger<K> {
         amount
     }
 
+    /// Takes back a grant that was never sent.
+    pub fn revoke(&mut self, key: K, amount: u64) {
+        self.change(key, |account| account.granted = account.granted.saturating_sub(amount));
+    }
+
     /// An account is over, and no more than `at_most` was spent of it: what it held beyond
     /// that is free again. False: nothing new.
     pub fn finish(&mut self, key: K, at_most: u64) -> bool {

@@ -133,6 +133,16 @@ impl Wallet {
         self.waiters.keys().next().copied().unwrap_or(0)
     }
 
+    /// The period is over: who waits, waits for the money of the `next`, and goes on at the
+    /// same pace.
+    pub fn hand_over(&mut self, next: &mut Self) {
+        next.waiting = core::mem::take(&mut self.waiting);
+        next.waiters = core::mem::take(&mut self.waiters);
+        next.latest = self.latest;
+        next.spent_lately = self.spent_lately;
+        next.reserved_lately = self.reserved_lately;
+    }
+
     /// The ledger gave so much since the period began.
     pub fn granted(&mut self, granted: u64) {
         self.account.granted = self.account.granted.max(granted);

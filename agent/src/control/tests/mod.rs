@@ -34,6 +34,7 @@ use trunkline_proto::{
 
 use super::*;
 use crate::credentials::Credentials;
+use crate::{budgets::Budgets, clock::Clock};
 
 mod away;
 mod sync;
@@ -166,6 +167,7 @@ impl World {
 
     fn start_sync_until(&self, shutdown: &CancellationToken) -> AbortOnDropHandle<()> {
         let context = SyncContext {
+            budgets: Arc::new(Budgets::new(Clock::start(), "start".to_owned(), None)),
             channel: self.channel.clone(),
             identity: Arc::clone(&self.identity),
             tables: Arc::clone(&self.tables),

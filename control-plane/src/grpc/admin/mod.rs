@@ -5,6 +5,7 @@ mod agents;
 mod api_keys;
 mod audit;
 mod breakers;
+mod budgets;
 mod config;
 mod deployments;
 mod drain;
@@ -26,26 +27,28 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use trunkline_proto::admin::v1::{
     AcceptPriceEntryRequest, AcceptPriceEntryResponse, ApplyConfigRequest, ApplyConfigResponse,
-    ClearFaultRequest, ClearFaultResponse, CreateApiKeyRequest, CreateApiKeyResponse,
-    CreateDeploymentRequest, CreateDeploymentResponse, CreatePriceEntryRequest, CreatePriceEntryResponse,
-    CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest, CreateVirtualModelResponse,
-    DeleteApiKeyRequest, DeleteApiKeyResponse, DeleteDeploymentRequest, DeleteDeploymentResponse,
-    DeletePriceEntryRequest, DeletePriceEntryResponse, DeleteProviderRequest, DeleteProviderResponse,
-    DeleteVirtualModelRequest, DeleteVirtualModelResponse, DrainAgentRequest, DrainAgentResponse,
-    ExportConfigRequest, ExportConfigResponse, ExportStateRequest, GetApiKeyRequest, GetApiKeyResponse,
-    GetDeploymentRequest, GetDeploymentResponse, GetPriceEntryRequest, GetPriceEntryResponse,
-    GetProviderRequest, GetProviderResponse, GetStatsRequest, GetStatsResponse, GetVirtualModelRequest,
-    GetVirtualModelResponse, ImportPricesRequest, ImportPricesResponse, InjectFaultRequest,
-    InjectFaultResponse, ListAgentsRequest, ListAgentsResponse, ListApiKeysRequest, ListApiKeysResponse,
-    ListBreakersRequest, ListBreakersResponse, ListDeploymentsRequest, ListDeploymentsResponse,
-    ListFaultsRequest, ListFaultsResponse, ListPriceEntriesRequest, ListPriceEntriesResponse,
-    ListProvidersRequest, ListProvidersResponse, ListRevisionsRequest, ListRevisionsResponse,
-    ListVirtualModelsRequest, ListVirtualModelsResponse, QueryAuditRequest, QueryAuditResponse,
-    QueryHistoryRequest, QueryHistoryResponse, RollbackConfigRequest, RollbackConfigResponse,
-    SetBreakerRequest, SetBreakerResponse, UpdateApiKeyRequest, UpdateApiKeyResponse,
-    UpdateDeploymentRequest, UpdateDeploymentResponse, UpdatePriceEntryRequest, UpdatePriceEntryResponse,
-    UpdateProviderRequest, UpdateProviderResponse, UpdateVirtualModelRequest, UpdateVirtualModelResponse,
-    WatchResourcesRequest, admin_service_server::AdminService,
+    ClearFaultRequest, ClearFaultResponse, CreateApiKeyRequest, CreateApiKeyResponse, CreateBudgetRequest,
+    CreateBudgetResponse, CreateDeploymentRequest, CreateDeploymentResponse, CreatePriceEntryRequest,
+    CreatePriceEntryResponse, CreateProviderRequest, CreateProviderResponse, CreateVirtualModelRequest,
+    CreateVirtualModelResponse, DeleteApiKeyRequest, DeleteApiKeyResponse, DeleteBudgetRequest,
+    DeleteBudgetResponse, DeleteDeploymentRequest, DeleteDeploymentResponse, DeletePriceEntryRequest,
+    DeletePriceEntryResponse, DeleteProviderRequest, DeleteProviderResponse, DeleteVirtualModelRequest,
+    DeleteVirtualModelResponse, DrainAgentRequest, DrainAgentResponse, ExportConfigRequest,
+    ExportConfigResponse, ExportStateRequest, GetApiKeyRequest, GetApiKeyResponse, GetBudgetRequest,
+    GetBudgetResponse, GetDeploymentRequest, GetDeploymentResponse, GetPriceEntryRequest,
+    GetPriceEntryResponse, GetProviderRequest, GetProviderResponse, GetStatsRequest, GetStatsResponse,
+    GetVirtualModelRequest, GetVirtualModelResponse, ImportPricesRequest, ImportPricesResponse,
+    InjectFaultRequest, InjectFaultResponse, ListAgentsRequest, ListAgentsResponse, ListApiKeysRequest,
+    ListApiKeysResponse, ListBreakersRequest, ListBreakersResponse, ListBudgetsRequest, ListBudgetsResponse,
+    ListDeploymentsRequest, ListDeploymentsResponse, ListFaultsRequest, ListFaultsResponse,
+    ListPriceEntriesRequest, ListPriceEntriesResponse, ListProvidersRequest, ListProvidersResponse,
+    ListRevisionsRequest, ListRevisionsResponse, ListVirtualModelsRequest, ListVirtualModelsResponse,
+    QueryAuditRequest, QueryAuditResponse, QueryHistoryRequest, QueryHistoryResponse, RollbackConfigRequest,
+    RollbackConfigResponse, SetBreakerRequest, SetBreakerResponse, UpdateApiKeyRequest, UpdateApiKeyResponse,
+    UpdateBudgetRequest, UpdateBudgetResponse, UpdateDeploymentRequest, UpdateDeploymentResponse,
+    UpdatePriceEntryRequest, UpdatePriceEntryResponse, UpdateProviderRequest, UpdateProviderResponse,
+    UpdateVirtualModelRequest, UpdateVirtualModelResponse, WatchResourcesRequest,
+    admin_service_server::AdminService,
 };
 
 use super::Context;
@@ -291,6 +294,44 @@ impl AdminService for Admin {
     ) -> Result<Response<ImportPricesResponse>, Status> {
         let principal = principal_of(&request);
         prices::import(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_budget(
+        &self,
+        request: Request<GetBudgetRequest>,
+    ) -> Result<Response<GetBudgetResponse>, Status> {
+        budgets::get(&self.context, &request.get_ref().name).map(Response::new)
+    }
+
+    async fn list_budgets(
+        &self,
+        request: Request<ListBudgetsRequest>,
+    ) -> Result<Response<ListBudgetsResponse>, Status> {
+        budgets::list(&self.context, request.get_ref()).map(Response::new)
+    }
+
+    async fn create_budget(
+        &self,
+        request: Request<CreateBudgetRequest>,
+    ) -> Result<Response<CreateBudgetResponse>, Status> {
+        let principal = principal_of(&request);
+        budgets::create(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_budget(
+        &self,
+        request: Request<UpdateBudgetRequest>,
+    ) -> Result<Response<UpdateBudgetResponse>, Status> {
+        let principal = principal_of(&request);
+        budgets::update(&self.context, principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_budget(
+        &self,
+        request: Request<DeleteBudgetRequest>,
+    ) -> Result<Response<DeleteBudgetResponse>, Status> {
+        let principal = principal_of(&request);
+        budgets::delete(&self.context, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn apply_config(

@@ -28,6 +28,7 @@ use super::{
     publication::{Following, Orders},
 };
 use crate::{
+    budgets::Line,
     grpc::{Context, wire_duration, wire_version},
     metrics::{UpdateKind, UpdateLabels},
     registry::Connection,
@@ -70,6 +71,7 @@ pub(super) struct Session {
     heard: Instant,
     /// The agent saw more of this store than the store holds.
     ahead: bool,
+    budgets: Line,
 }
 
 /// An update of which parts are left to hand to the transport.
@@ -115,6 +117,7 @@ impl Session {
             turn: Turn::new(Arc::clone(&fleet.admission)),
             progress: Progress::new(held),
             heard: Instant::now(),
+            budgets: context.budgets.line(connection.agent_id()),
             context,
             fleet,
             connection,
@@ -142,7 +145,8 @@ impl Session {
             let alive_until = self.heard + LIVENESS_TIMEOUT;
             tokio::select! {
                 // Ends first; then what the agent says, for it frees the way for more;
-                // orders before configuration, for they stop traffic to what fails.
+                // orders before configuration, for they stop traffic to what fails; leases
+                // too, for requests may wait for them.
                 biased;
                 () = self.context.shutdown.cancelled() => return Err(End::Stopping),
                 () = self.connection.superseded() => return Err(superseded(self.connection.agent_id()).into()),
@@ -157,6 +161,9 @@ impl Session {
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 () = self.following.changed() => self.publish().await?,
+                grant = self.budgets.next() => {
+                    self.send(sync_response::Message::BudgetGrant(grant)).await?;
+                }
                 read = has_room(&self.outbox), if self.outgoing.is_some() => {
                     if !read { return Err(End::Unread); }
                     self.hand_over();
@@ -294,6 +301,7 @@ impl Session {
                 let ack = HeartbeatAck { seq: heartbeat.seq, current: Some(current) };
                 self.send(sync_response::Message::HeartbeatAck(ack)).await?;
             }
+            Message::BudgetDemand(demand) => self.budgets.ask(demand.claims),
             Message::Protections(states) => self.connection.protections(states.protections, now),
         }
         Ok(())

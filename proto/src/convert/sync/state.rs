@@ -129,14 +129,14 @@ mod tests {
         let mut upserts = snapshot(&config("eu"));
         // As if this build had dropped a field of it.
         upserts[0].sha256 = vec![7; 32];
-        let unknown = Resource { sha256: vec![9; 32], key: "budget/b".into(), resource: None };
+        let unknown = Resource { sha256: vec![9; 32], key: "lottery/b".into(), resource: None };
         upserts.push(unknown);
         let state = State::default().apply(upserts, &[]);
         assert_eq!(state.config(), &config("eu"));
-        assert_eq!(state.not_fully_known(), ["budget/b", "provider/a"]);
+        assert_eq!(state.not_fully_known(), ["lottery/b", "provider/a"]);
         assert_ne!(state.sha256(), State::of(&config("eu")).sha256());
 
-        let gone = ResourceName { name: None, key: "budget/b".into() };
+        let gone = ResourceName { name: None, key: "lottery/b".into() };
         let (upserts, _) = delta(&config(""), &config("eu"));
         assert_eq!(state.apply(upserts, &[gone]), State::of(&config("eu")));
     }

@@ -177,6 +177,7 @@ mod tests {
                         self.config.api_keys.retain(|known| known.name != one.name);
                         self.config.api_keys.push(one);
                     }
+                    Resource::Budget(one) => self.config.budgets.push(one),
                 }
             }
             for name in part.removals {
@@ -185,6 +186,7 @@ mod tests {
                     Name::VirtualModel(name) => self.config.virtual_models.retain(|known| known.name != name),
                     Name::PriceEntry(name) => self.config.price_entries.retain(|known| known.name != name),
                     Name::ApiKey(name) => self.config.api_keys.retain(|known| known.name != name),
+                    Name::Budget(name) => self.config.budgets.retain(|known| known.name != name),
                 }
             }
             if !part.more {

@@ -10,7 +10,7 @@ use trunkline_proto::admin::v1::{
 
 use crate::{
     grpc::{
-        admin::{api_keys, prices, providers, virtual_models},
+        admin::{api_keys, budgets, prices, providers, virtual_models},
         wire_version,
     },
     repository::ConfigState,
@@ -39,6 +39,7 @@ enum Entry {
     VirtualModel(usize),
     ApiKey(usize),
     PriceEntry(usize),
+    Budget(usize),
     Gone(watched_name::Name),
 }
 
@@ -101,6 +102,17 @@ impl Plan {
                 });
             },
         );
+        compare(
+            &before.budgets,
+            &now.budgets,
+            |one| &one.name,
+            |found| {
+                left.push_back(match found {
+                    Found::Here(index) => Entry::Budget(index),
+                    Found::Gone(name) => Entry::Gone(watched_name::Name::Budget(named(name))),
+                });
+            },
+        );
         Self { revision: after.version.revision, initial: false, left }
     }
 
@@ -141,11 +153,13 @@ impl Entry {
             Self::VirtualModel(index) => config.virtual_models.get(*index).map(Message::encoded_len),
             Self::ApiKey(index) => config.api_keys.get(*index).map(Message::encoded_len),
             Self::PriceEntry(index) => config.price_entries.get(*index).map(Message::encoded_len),
+            Self::Budget(index) => config.budgets.get(*index).map(Message::encoded_len),
             Self::Gone(
                 watched_name::Name::Provider(name)
                 | watched_name::Name::VirtualModel(name)
                 | watched_name::Name::ApiKey(name)
-                | watched_name::Name::PriceEntry(name),
+                | watched_name::Name::PriceEntry(name)
+                | watched_name::Name::Budget(name),
             ) => Some(name.len()),
         };
         bytes.unwrap_or_default() + ENTRY_BYTES
@@ -168,6 +182,9 @@ impl Entry {
             Self::PriceEntry(index) => {
                 let entry = config.price_entries.get(*index).cloned();
                 entry.map(prices::with_etag).map(Resource::PriceEntry)
+            }
+            Self::Budget(index) => {
+                config.budgets.get(*index).cloned().map(budgets::with_etag).map(Resource::Budget)
             }
             Self::Gone(_) => None,
         }

@@ -1,0 +1,1 @@
+//! Budgets of an agent with a ledger of its own.

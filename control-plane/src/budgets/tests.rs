@@ -1,0 +1,1 @@
+//! Ledgers across restarts, periods, lost agents and a store that refuses.
