@@ -14,7 +14,6 @@ mod duty;
 mod engine;
 mod grpc;
 mod ingress;
-mod learning;
 mod metrics;
 pub mod openai;
 mod ops;

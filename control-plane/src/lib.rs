@@ -9,7 +9,6 @@ mod bootstrap;
 mod budgets;
 pub mod config;
 mod grpc;
-mod learning;
 mod metrics;
 mod ops;
 mod prices;

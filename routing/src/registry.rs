@@ -73,6 +73,8 @@ pub struct Ticket {
     /// For what is learned of lengths; 0: for none.
     route: u64,
     session: Option<u64>,
+    /// Its first content was learned from.
+    begun: bool,
 }
 
 /// Whether a deployment may get an attempt now.
@@ -113,7 +115,18 @@ impl Ticket {
     ) -> Self {
         let (route, session, predicted_ttft_s) = (0, None, 0.0);
         let lease = None;
-        Self { slot, entry, credential, started, lease, in_flight_own, predicted_ttft_s, route, session }
+        Self {
+            slot,
+            entry,
+            credential,
+            started,
+            lease,
+            in_flight_own,
+            predicted_ttft_s,
+            route,
+            session,
+            begun: false,
+        }
     }
 
     /// Whose attempt it is.

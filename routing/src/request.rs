@@ -100,6 +100,8 @@ pub struct Request {
     not_before: Timestamp,
     /// When waiting for gates ends while a lower tier may be there.
     gate_patience: Option<Timestamp>,
+    /// When waiting for room at full targets ends.
+    crowd_patience: Option<Timestamp>,
     /// When waiting for breakers ends.
     patience: Option<Timestamp>,
     window_over: Option<u32>,
@@ -143,6 +145,7 @@ impl Request {
             move_is_free: false,
             not_before: context.now,
             gate_patience: None,
+            crowd_patience: None,
             patience: None,
             window_over: None,
             poison: Vec::new(),
@@ -165,11 +168,6 @@ impl Request {
         &self.profile
     }
 
-    /// What an attempt that runs is to the registry.
-    pub fn ticket(&self, id: AttemptId) -> Option<Ticket> {
-        self.live.iter().find(|live| live.id == id).map(|live| live.ticket)
-    }
-
     /// When it must be over.
     pub const fn deadline(&self) -> Timestamp {
         self.deadline
@@ -182,7 +180,8 @@ impl Request {
         }
         let now = context.now;
         if now >= self.deadline {
-            let waited = self.patience.is_some() || self.gate_patience.is_some() || !self.any_ready(context);
+            let waited = [self.patience, self.gate_patience, self.crowd_patience].iter().any(Option::is_some)
+                || !self.any_ready(context);
             let no_target = self.attempts == 0 && waited;
             return if no_target { self.exhausted(context) } else { self.give_up(Failure::Deadline) };
         }
@@ -228,7 +227,7 @@ impl Request {
         self.note_silence(context);
         if self.live.iter().all(|live| live.overdue) {
             if let Some((deployment, tier)) = self.choose_beside(context)
-                && self.pay(context, deployment)
+                && self.pay_beside(context, deployment)
             {
                 return self.start(context, deployment, tier, Start::Beside);
             }

@@ -44,11 +44,7 @@ pub fn thrifty() -> ProviderModel {
         tpot: Tpot { median_s: 0.028, sigma: 0.5 },
         output: answers(),
         congestion: Congestion { capacity: 32, ..Congestion::default() },
-        limits: RateLimits {
-            requests_per_minute: Some(600),
-            tokens_per_minute: Some(400_000),
-            ..RateLimits::default()
-        },
+        limits: RateLimits { requests_per_minute: Some(600), tokens_per_minute: Some(400_000) },
         errors: ErrorRates { http_500: 0.01, http_429: 0.005, ..ErrorRates::default() },
         ..ProviderModel::default()
     }

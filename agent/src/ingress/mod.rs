@@ -21,6 +21,6 @@ pub(crate) use self::{
     connection::Site,
     error::{LocalError, cut},
     grpc_call::Arrived,
-    knobs::{Knobs, api_key},
+    knobs::api_key,
     limits::Limits,
 };

@@ -82,8 +82,6 @@ impl Bench {
             end_secs: None,
             lost_before: false,
             refused: Vec::new(),
-            samples: Vec::new(),
-            running: HashMap::new(),
         });
         self.merger.merge(now, vec![job]).await;
         let merged = answer.await.unwrap().ok();

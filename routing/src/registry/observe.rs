@@ -107,7 +107,9 @@ impl Registry {
         let expected = outputs::expected(self.outputs.sums(now, key));
         let Some(slot) = self.slot_mut(ticket.slot) else { return };
         let in_flight = f64::from(ticket.in_flight_own.max(1));
-        if let Some(ratio) = slot.learner.answer(now, &sample, in_flight, expected) {
+        if ticket.begun {
+            slot.learner.rest(now, &sample, in_flight, expected);
+        } else if let Some(ratio) = slot.learner.answer(now, &sample, in_flight, expected) {
             slot.learner.learn_load(now, in_flight, ratio);
         }
         let verbosity = slot.learner.verbosity(now);
@@ -119,6 +121,18 @@ impl Registry {
             let tokens = seen.input_tokens.saturating_add(seen.output_tokens);
             self.sessions.note(session, ticket.slot, tokens, now);
         }
+    }
+
+    /// The first content of a stream came, of a request with so many input tokens. The
+    /// ticket that is returned knows so.
+    pub(crate) fn first_content(&mut self, ticket: Ticket, now: Timestamp, input_tokens: u32) -> Ticket {
+        let cached =
+            ticket.session.map_or(0.0, |session| self.sessions.cached(session, ticket.slot, ticket.started));
+        let Some(slot) = self.slot_mut(ticket.slot) else { return ticket };
+        let fresh = (f64::from(input_tokens) - cached).max(0.0);
+        let in_flight = f64::from(ticket.in_flight_own.max(1));
+        slot.learner.first(now, fresh, now.since(ticket.started), in_flight);
+        Ticket { begun: true, ..ticket }
     }
 
     /// What a result says of failures and breaks.

@@ -8,6 +8,7 @@ use super::{Context, Live, Request};
 use crate::{
     breaker::Sample,
     classify::{BreakerCount, Classified, OutcomeClass},
+    eligibility::strategy_of,
     learn,
 };
 
@@ -73,12 +74,14 @@ impl Request {
     pub(super) fn settle_losers<R: Rng>(&mut self, context: &mut Context<'_, R>, blame: Blame) -> Vec<Loser> {
         let now = context.now;
         let stream = self.profile.stream;
+        let predicts = strategy_of(context.route.model, &self.profile).predicts();
         let mut losers = Vec::with_capacity(self.live.len());
         for live in self.live.drain(..) {
-            let overdue = live.overdue || live.soft <= now;
-            // Slower than predicted blames a target only if it answered nobody meanwhile.
-            let dead = live.is_late(now) && !context.registry.is_alive(live.ticket);
-            let silent = blame != Blame::Nobody && (overdue || dead);
+            let late = live.overdue || live.soft <= now || live.is_late(now);
+            // Under a strategy that predicts, what is slow but answers others is avoided for
+            // its time: to open its breaker under load would overload the next.
+            let excused = predicts && context.registry.is_alive(live.ticket);
+            let silent = blame != Blame::Nobody && late && !excused;
             let (sample, class) = match (silent, stream) {
                 (true, true) => (Sample::Failure, OutcomeClass::Timeout),
                 (true, false) => (Sample::RatioFailure, OutcomeClass::Timeout),

@@ -36,6 +36,12 @@ enum Caps {
     PassOver,
 }
 
+/// A request waits so long for room at full targets,
+const CROWD_PATIENCE: Duration = Duration::from_secs(60);
+/// and looks again after so long and a random part of this.
+const HOLD_MIN: Duration = Duration::from_millis(20);
+const HOLD_SPREAD: Duration = Duration::from_millis(80);
+
 /// What to do next.
 pub(super) enum Choice {
     Target { deployment: DeploymentIndex, tier: usize },
@@ -50,6 +56,9 @@ impl Request {
             return Choice::Nothing;
         }
         let tiers = 0..context.route.model.tiers.len();
+        if let Some(until) = self.hold_back(context) {
+            return Choice::Wait(until);
+        }
         if let Some((deployment, tier)) = self.pick_tier(context) {
             return Choice::Target { deployment, tier };
         }
@@ -108,6 +117,28 @@ impl Request {
             None => draw(&weights, context.rng),
         };
         turn.map(|at| targets[at].deployment)
+    }
+
+    /// Where all targets are so full that one more request would mean fewer answers, it
+    /// waits for its turn here: else a crowd that came once would never go.
+    fn hold_back<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Option<Timestamp> {
+        let model = context.route.model;
+        if !strategy_of(model, &self.profile).predicts() {
+            return None;
+        }
+        let mut any = false;
+        for tier in 0..model.tiers.len() {
+            let ranked = self.rank(context, tier);
+            if ranked.iter().any(|one| !one.is_full()) {
+                return None;
+            }
+            any |= !ranked.is_empty();
+        }
+        let patience = *self.crowd_patience.get_or_insert(context.now + CROWD_PATIENCE);
+        if !any || context.now >= patience {
+            return None;
+        }
+        Some(context.now + HOLD_MIN + HOLD_SPREAD.mul_f64(math::unit(context.rng)))
     }
 
     /// Of a virtual model with several tiers under a strategy that predicts: the tier is
@@ -291,6 +322,20 @@ impl Request {
         };
         let mut tiers = model.tiers.iter().enumerate();
         !tiers.any(|(at, tier)| tier.targets.iter().any(|target| new(at, target.deployment)))
+    }
+
+    /// Pays for an attempt beside silent ones. Under a strategy that predicts it is free
+    /// only where those answer nobody: under overload all are slow.
+    pub(super) fn pay_beside<R: Rng>(
+        &mut self,
+        context: &mut Context<'_, R>,
+        deployment: DeploymentIndex,
+    ) -> bool {
+        let predicts = strategy_of(context.route.model, &self.profile).predicts();
+        if predicts && self.live.iter().any(|live| context.registry.is_alive(live.ticket)) {
+            return context.registry.bucket().spend();
+        }
+        self.pay(context, deployment)
     }
 
     /// Pays for an extra attempt at `deployment`. Free: a move after a rate limit, and

@@ -96,9 +96,14 @@ impl Request {
         let winner = self.live.swap_remove(at);
         let sample = if self.profile.stream { Sample::Begun } else { Sample::Success };
         context.registry.record(winner.ticket, context.now, sample, context.rng);
+        let ticket = if self.profile.stream {
+            context.registry.first_content(winner.ticket, context.now, self.profile.input_tokens)
+        } else {
+            winner.ticket
+        };
         let losers = self.settle_losers(context, Blame::Overtaken);
         self.settle_poison(context);
-        Some((winner.ticket, losers))
+        Some((ticket, losers))
     }
 
     /// The head of a whole answer came: from here on only `idle` without its end makes

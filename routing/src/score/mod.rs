@@ -101,6 +101,9 @@ pub struct Estimate {
     pub in_flight: f64,
     /// Share of its unloaded speed that is used up: beta times requests, 0 to 1.
     pub load: f64,
+    /// By how many percent an answer takes longer per percent of further requests in
+    /// flight. Over 1: with every further request fewer are answered.
+    pub crowding: f64,
     /// Seconds since the newest news of other agents' load. 0: there are none.
     pub age_s: f64,
     /// Chance that an attempt fails before its first content.
@@ -130,6 +133,14 @@ impl Estimate {
     pub const fn total_s(&self) -> f64 {
         self.ttft_s + self.output_tokens * self.tpot_s
     }
+}
+
+/// Elasticity of an answer's time by the requests in flight. What is answered per second
+/// is in flight / time (Little 1961): it falls from where this is over 1.
+fn crowding(ttft_s: f64, output_s: f64, slow: &train::Coefficients, in_flight: f64) -> f64 {
+    let part = |beta: f64| load::factor(beta, in_flight) * beta * in_flight;
+    let parts = ttft_s * part(slow.beta) + output_s * part(slow.tpot_beta);
+    math::finite(parts / (ttft_s + output_s), 0.0, 1e6, 0.0)
 }
 
 /// Predicts the request at one deployment.
@@ -209,6 +220,7 @@ impl<'a> Scorer<'a> {
             output_tokens,
             sigma: math::finite(math::sqrt(slow.sigma2), 0.05, 1.0, 0.3),
             in_flight,
+            crowding: crowding(ttft_s, output_s, &slow, in_flight + 1.0),
             load: math::finite(slow.beta * (in_flight + 1.0), 0.0, 1.0, 0.0),
             age_s,
             p_error,

@@ -49,6 +49,9 @@ const PROBE_SHARE: f64 = 0.1;
 /// session stays where it was among them.
 const TIE: f64 = 0.4;
 
+/// A target is full from this elasticity on.
+const CROWDED: f64 = 1.0;
+
 /// A target with its prediction and its chance.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ranked {
@@ -138,7 +141,8 @@ fn is_known(one: &Ranked) -> bool {
 }
 
 fn give_chances(strategy: Strategy, balance: &Balance, ranked: &mut [Ranked]) {
-    let usable = |one: &Ranked| is_known(one) && !one.probe;
+    let roomy = ranked.iter().any(|one| is_known(one) && !one.probe && !one.is_full());
+    let usable = |one: &Ranked| is_known(one) && !one.probe && !(roomy && one.is_full());
     if !ranked.iter().any(usable) {
         // Nothing is known of what may be used: fewer requests in flight are better.
         return by_in_flight(ranked);
@@ -291,8 +295,13 @@ impl Ranked {
         self.gate
     }
 
+    /// Whether one more request there would mean fewer answers.
+    pub(crate) fn is_full(&self) -> bool {
+        is_known(self) && self.estimate.crowding > CROWDED
+    }
+
     /// Whether it may be called beside a running attempt: it is known, and no probe.
     pub(crate) fn may_race(&self) -> bool {
-        is_known(self) && !self.probe
+        is_known(self) && !self.probe && !self.is_full()
     }
 }

@@ -4,6 +4,8 @@
 //! load curve. Fast parts: how far the last seconds were off the slow parts, failures,
 //! streams that broke off. All fades by elapsed time, never by samples.
 
+use core::time::Duration;
+
 use super::{
     Sample, SampleKind,
     evidence::Evidence,
@@ -28,6 +30,8 @@ pub(crate) const MOMENT_STRENGTH: f64 = 1.5;
 /// than incidents.
 const LATELY_TAU_S: f64 = 30.0;
 const LATELY_STRENGTH: f64 = 3.0;
+/// Answers after which the reference for load is set.
+const REFERENCE_SAMPLES: f64 = 10.0;
 /// Answers shorter than this say nothing about the time per token.
 const TPOT_TOKENS_MIN: u64 = 8;
 /// Residuals beyond these factors (e^3 is 20) say no more than these.
@@ -50,8 +54,6 @@ const VERBOSITY_STRENGTH: f64 = 5.0;
 const VERBOSITY_RANGE: (f64, f64) = (0.05, 20.0);
 /// Of a whole answer of which nothing is known, this share is taken for the wait.
 const WAIT_SHARE: f64 = 0.2;
-/// What was kept over a restart counts as so many samples at most.
-const RESTORED_SAMPLES: u64 = 50;
 /// Seconds per token that are assumed first.
 pub(crate) const TPOT_GUESS_S: f64 = 0.02;
 
@@ -69,6 +71,10 @@ pub(crate) struct Learner {
     tpot: Evidence,
     load: Load,
     tpot_load: Load,
+    /// Intercepts that load is measured against. They stay as they were: with the running
+    /// ones, which move with beta, beta would chase itself.
+    reference: Option<f64>,
+    tpot_reference: Option<f64>,
     ttft_now: Evidence,
     /// The same over a longer time: what is no load.
     ttft_lately: Evidence,
@@ -82,23 +88,6 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// One that knows what was published of it at `at`.
-    pub(crate) fn restored(model: &DeploymentModel, at: Timestamp) -> Self {
-        let Coefficients { samples, ln_ttft, ln_tpot, beta, tpot_beta, sigma2, verbosity } = model.slow;
-        let mut learner = Self {
-            ttft: Regression::restored(ln_ttft, samples.min(RESTORED_SAMPLES)),
-            load: Load::restored(beta, at),
-            tpot_load: Load::restored(tpot_beta, at),
-            sigma2: Some(sigma2),
-            newest: model.newest_age.map(|age| at - age),
-            ..Self::default()
-        };
-        let weight = samples.min(RESTORED_SAMPLES) as f64;
-        learner.tpot.add(at, ln_tpot, weight, SLOW_TAU_S);
-        learner.verbosity.add(at, verbosity, weight, SLOW_TAU_S);
-        learner
-    }
-
     /// One attempt that ended. `in_flight`: requests it met there, itself included.
     /// `expected_output`: tokens that its kind has on average.
     /// The answer is what [`Self::answer`] says.
@@ -141,6 +130,25 @@ impl Learner {
         self.breaks.add(now, f64::from(u8::from(broke_off)), 1.0, BREAK_TAU_S);
     }
 
+    /// The first content of an answer to so many fresh input tokens.
+    pub(crate) fn first(&mut self, now: Timestamp, fresh_input: f64, ttft: Duration, in_flight: f64) {
+        let ttft = math::finite(ttft.as_secs_f64(), SECONDS_RANGE.0, SECONDS_RANGE.1, SECONDS_RANGE.1);
+        if let Some(ttft) = self.learn_ttft(now, ttft, &features(fresh_input), in_flight) {
+            self.load.learn(now, in_flight, ttft);
+        }
+    }
+
+    /// The rest of an answer whose first content was told to [`Self::first`].
+    pub(crate) fn rest(&mut self, now: Timestamp, sample: &Sample, in_flight: f64, expected_output: f64) {
+        let rest = sample.duration.saturating_sub(sample.ttft.unwrap_or_default()).as_secs_f64();
+        let many = sample.output_tokens >= TPOT_TOKENS_MIN;
+        let tpot = many.then(|| rest / (sample.output_tokens as f64 - 1.0).max(1.0));
+        if let Some(tpot) = self.learn_tpot(now, tpot, in_flight) {
+            self.tpot_load.learn(now, in_flight, tpot);
+        }
+        self.learn_length(now, sample, expected_output);
+    }
+
     /// A whole answer. Returns the times expected without load over those taken, for
     /// [`Self::learn_load`].
     pub(crate) fn answer(
@@ -165,10 +173,7 @@ impl Learner {
         };
         let tpot = self.learn_tpot(now, tpot, in_flight);
         let ttft = self.learn_ttft(now, ttft, &x, in_flight);
-        if tokens > 0.0 && expected_output > 0.0 {
-            let length = math::finite(tokens / expected_output, 0.0, VERBOSITY_RANGE.1, 1.0);
-            self.verbosity.add(now, length, 1.0, SLOW_TAU_S);
-        }
+        self.learn_length(now, sample, expected_output);
         ttft.map(|ttft| Ratios { ttft, tpot })
     }
 
@@ -177,6 +182,14 @@ impl Learner {
         self.load.learn(now, in_flight, ratios.ttft);
         if let Some(tpot) = ratios.tpot {
             self.tpot_load.learn(now, in_flight, tpot);
+        }
+    }
+
+    fn learn_length(&mut self, now: Timestamp, sample: &Sample, expected_output: f64) {
+        let tokens = sample.output_tokens as f64;
+        if tokens > 0.0 && expected_output > 0.0 {
+            let length = math::finite(tokens / expected_output, 0.0, VERBOSITY_RANGE.1, 1.0);
+            self.verbosity.add(now, length, 1.0, SLOW_TAU_S);
         }
     }
 
@@ -203,7 +216,7 @@ impl Learner {
     }
 
     fn learn_tpot(&mut self, now: Timestamp, tpot: Option<f64>, in_flight: f64) -> Option<f64> {
-        let actual = math::ln(tpot?.max(TPOT_MIN_S));
+        let actual = math::ln(math::finite(tpot?, TPOT_MIN_S, SECONDS_RANGE.1, SECONDS_RANGE.1));
         let value = actual - math::ln(load::factor(self.tpot_load.beta(), in_flight));
         let first = self.tpot.read(now, SLOW_TAU_S).weight < 0.5;
         let clip = if first { f64::INFINITY } else { 1.0 };
@@ -213,7 +226,10 @@ impl Learner {
         self.tpot_now.add(now, if first { 0.0 } else { residual }, 1.0, FRESH_TAU_S);
         let lately = self.tpot_lately.read(now, LATELY_TAU_S).mean(0.0, LATELY_STRENGTH);
         self.tpot_lately.add(now, if first { 0.0 } else { residual }, 1.0, LATELY_TAU_S);
-        (!first).then(|| math::exp((slow + lately - actual).clamp(-5.0, 5.0)))
+        if self.tpot_reference.is_none() && self.tpot.read(now, SLOW_TAU_S).weight >= REFERENCE_SAMPLES {
+            self.tpot_reference = Some(self.ln_tpot(now));
+        }
+        Some(math::exp((self.tpot_reference? + lately - actual).clamp(-5.0, 5.0)))
     }
 
     fn learn_ttft(&mut self, now: Timestamp, ttft: f64, x: &[f64; 3], in_flight: f64) -> Option<f64> {
@@ -224,7 +240,7 @@ impl Learner {
         let moment = self.ttft_now.read(now, IDLE_TAU_S).mean(0.0, MOMENT_STRENGTH);
         let sigma2 = self.sigma2(now);
         let clip = (CLIP_SIGMAS * math::sqrt(sigma2)).max(CLIP_MIN);
-        let elapsed = self.newest.map_or(core::time::Duration::ZERO, |newest| now.since(newest));
+        let elapsed = self.newest.map_or(Duration::ZERO, |newest| now.since(newest));
         if known {
             let surprise = (actual - base - curve - moment).clamp(-1.0, 1.0);
             let samples = self.ttft.samples() as f64;
@@ -238,7 +254,12 @@ impl Learner {
         self.newest = self.newest.max(Some(now));
         let lately = self.ttft_lately.read(now, LATELY_TAU_S).mean(0.0, LATELY_STRENGTH);
         self.ttft_lately.add(now, residual.clamp(-RESIDUAL_MAX, RESIDUAL_MAX), 1.0, LATELY_TAU_S);
-        known.then(|| math::exp((base + lately - actual).clamp(-5.0, 5.0)))
+        let coefficients = self.ttft.coefficients();
+        if self.reference.is_none() && self.ttft.samples() as f64 >= REFERENCE_SAMPLES {
+            self.reference = Some(coefficients[0]);
+        }
+        let unloaded = self.reference? + dot(coefficients, x) - coefficients[0];
+        Some(math::exp((unloaded + lately - actual).clamp(-5.0, 5.0)))
     }
 
     fn ln_tpot(&self, now: Timestamp) -> f64 {

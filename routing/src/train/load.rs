@@ -2,19 +2,18 @@
 //!
 //! TTFT = base / (1 - beta n), with n the requests in flight, the new one included. So
 //! base / TTFT falls with n along a straight line, and beta is its slope over its value
-//! at 0: an ordinary regression, with a ridge on the slope. Until the slope is clear of
-//! its own error beta is drawn to 0.
+//! at 0: a linear regression with a Gaussian prior on the slope (ridge). The prior is no
+//! 0: a deployment that never had more than a few requests may be small, and the first
+//! crowd must not find that out.
 
 use crate::{math, time::Timestamp};
 
 /// Seconds after which a sample weighs 1/e.
 const TAU_S: f64 = 900.0;
-/// Weight against a slope.
-const RIDGE: f64 = 4.0;
-/// Samples before a slope is believed at all.
-const SAMPLES_MIN: f64 = 20.0;
-/// Of its standard errors, so many are taken off a slope.
-const ERRORS_OFF: f64 = 1.0;
+/// What is assumed first, and how sure: the square of noise over the prior's deviation,
+/// which are 0.3 and 0.01.
+const PRIOR: f64 = 0.01;
+const RIDGE: f64 = 900.0;
 /// At the mean load, 1 - beta n stays over 1 - 1 / this.
 const MEAN_ROOM: f64 = 1.05;
 /// Base / TTFT of one sample, at most: a lucky one says little.
@@ -31,23 +30,10 @@ pub(crate) struct Load {
     z: f64,
     nn: f64,
     nz: f64,
-    zz: f64,
     at: Timestamp,
 }
 
 impl Load {
-    /// One that learned about this beta: two groups of samples on its line.
-    pub(crate) fn restored(beta: f64, at: Timestamp) -> Self {
-        let mut load = Self { at, ..Self::default() };
-        if beta > 0.0 {
-            let far = math::finite(0.9 / beta, 2.0, 9.0, 2.0);
-            for n in [1.0, far] {
-                (0..SAMPLES_MIN as u32).for_each(|_| load.learn(at, n, (1.0 - beta * n).max(0.0)));
-            }
-        }
-        load
-    }
-
     /// A request that met `in_flight` requests, itself included, and took `ratio` =
     /// expected time without load / time taken.
     pub(crate) fn learn(&mut self, now: Timestamp, in_flight: f64, ratio: f64) {
@@ -63,21 +49,17 @@ impl Load {
         add(&mut self.z, z);
         add(&mut self.nn, n * n);
         add(&mut self.nz, n * z);
-        add(&mut self.zz, z * z);
     }
 
-    /// Share of the unloaded speed that each request in flight takes; 0 until proven.
+    /// Share of the unloaded speed that each request in flight takes.
     pub(crate) fn beta(&self) -> f64 {
-        if self.weight < SAMPLES_MIN {
-            return 0.0;
+        if self.weight < 1.0 {
+            return PRIOR;
         }
         let (mean_n, mean_z) = (self.n / self.weight, self.z / self.weight);
         let var_n = (self.nn - self.n * mean_n).max(0.0);
         let cov = self.nz - self.n * mean_z;
-        let var_z = (self.zz - self.z * mean_z).max(0.0);
-        let slope = -cov / (var_n + RIDGE);
-        let left = (var_z + slope * cov).max(0.0) / self.weight;
-        let slope = slope - ERRORS_OFF * math::sqrt(left / (var_n + RIDGE));
+        let slope = (RIDGE * PRIOR * mean_z - cov) / (var_n + RIDGE);
         let at_zero = mean_z + slope * mean_n;
         if slope <= 0.0 || at_zero <= 0.0 {
             return 0.0;

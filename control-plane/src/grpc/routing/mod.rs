@@ -62,8 +62,7 @@ pub(super) struct Routing {
 
 impl Routing {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        let brain = Arc::new(Mutex::new(Brain::new(&context.learning)));
-        Self { context, brain, decisions: Decisions::default() }
+        Self { context, brain: Arc::new(Mutex::new(Brain::new())), decisions: Decisions::default() }
     }
 
     fn tenant(&self, metadata: &MetadataMap) -> Result<Option<String>, Status> {
@@ -141,7 +140,6 @@ impl RoutingService for Routing {
         let opened =
             self.brain.lock().learn(repository, &request.deployment, &decision.tenant, &outcome.classified);
         self.context.reports.add(outcome.counts(opened)).await.map_err(|error| refuse::commit(&error))?;
-        self.context.learning.teach(outcome.lesson());
         self.decisions.update(&request.decision_id, |decision| {
             if outcome.attempt.outcome() == OutcomeClass::Ok {
                 decision.chosen.clone_from(&request.deployment);
