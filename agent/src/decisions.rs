@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use trunkline_routing::{
     classify::OutcomeClass,
     decide::Decision,
+    eligibility::Profile,
     money::{NanoUsd, Tokens},
+    request::Start,
     table::DeploymentIndex,
     time::Timestamp,
 };
@@ -46,6 +48,12 @@ pub(crate) struct AttemptRecord {
     pub(crate) cost: Option<NanoUsd>,
     /// The drill that took hold of it.
     pub(crate) fault: Option<Arc<str>>,
+    /// Why it started. None: the app made it.
+    pub(crate) why: Option<Start>,
+    /// Attempts of this agent that ran there as it started, itself included.
+    pub(crate) in_flight: u32,
+    /// Until its first content, as predicted.
+    pub(crate) predicted_ttft: Option<Duration>,
 }
 
 /// One decision with what came of it.
@@ -63,6 +71,8 @@ pub(crate) struct DecisionRecord {
     pub(crate) tenant: Option<Arc<str>>,
     /// As the caller set them.
     pub(crate) tags: Vec<(String, String)>,
+    /// What the decision knew of the request.
+    pub(crate) profile: Profile,
     /// Candidates and exclusions.
     pub(crate) decision: Decision,
     /// Attempts, by order of starts.

@@ -14,6 +14,7 @@ mod duty;
 mod engine;
 mod grpc;
 mod ingress;
+mod learning;
 mod metrics;
 pub mod openai;
 mod ops;

@@ -23,6 +23,13 @@ pub(crate) struct AttemptLabels {
     pub(crate) outcome: &'static str,
 }
 
+/// Labels of an attempt that starts.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct StartLabels {
+    /// Why: first, retry, beside or hedge.
+    pub(crate) start: &'static str,
+}
+
 /// Labels of a request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
@@ -72,6 +79,8 @@ pub(crate) struct Metrics {
     pub(crate) attempts: Family<AttemptLabels, Counter>,
     /// Requests that a budget did something to.
     pub(crate) budget_requests: Family<BudgetLabels, Counter>,
+    /// Attempts that started.
+    pub(crate) starts: Family<StartLabels, Counter>,
     faulted: Family<FaultedLabels, Counter>,
     faults_counted: Mutex<HashSet<Arc<str>>>,
     faults_active: Family<DrillLabels, Gauge>,
@@ -105,6 +114,7 @@ impl Metrics {
             requests: Family::default(),
             attempts: Family::default(),
             budget_requests: Family::default(),
+            starts: Family::default(),
             faulted: Family::default(),
             faults_counted: Mutex::default(),
             faults_active: Family::default(),
@@ -116,6 +126,7 @@ impl Metrics {
         };
         registry.register("requests", "Requests answered", metrics.requests.clone());
         registry.register("attempts", "Upstream attempts that ended", metrics.attempts.clone());
+        registry.register("attempt_starts", "Upstream attempts that started, by why", metrics.starts.clone());
         registry.register(
             "budget_requests",
             "Requests that a budget refused, downgraded or let pass with an alert",

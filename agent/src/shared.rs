@@ -198,8 +198,8 @@ mod tests {
         learn::learn,
         price::Schedule,
         table::{
-            BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits, Provider,
-            ProviderIndex, RoutingTable,
+            BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, HealthCheck,
+            Limits, Provider, ProviderIndex, RoutingTable,
         },
     };
 

@@ -31,15 +31,15 @@ use crate::{
     budgets::{self, Budgets},
     config::Options,
     control::{
-        self, Cache, ControlPlane, Identity, Orders, Recorder, SyncContext, TableStore, TelemetryContext,
-        Verdicts, run_sync, run_telemetry,
+        self, Cache, ControlPlane, Identity, ModelInbox, Orders, Recorder, SyncContext, TableStore,
+        TelemetryContext, Verdicts, run_sync, run_telemetry,
     },
     data_dir::{self, DirectoryLock},
     drills,
     engine::Worker,
     grpc,
     ingress::{self, Limits},
-    ops, protections,
+    learning, ops, protections,
     shared::{Shared, watch_credentials},
     upstream::{self, Upstream},
 };
@@ -364,6 +364,7 @@ impl Agent {
         let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
         let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
         let (interval_in, interval_out) = watch::channel(REPORT_INTERVAL);
+        let models = Arc::new(ModelInbox::default());
         let sync = SyncContext {
             channel: channel.clone(),
             identity: Arc::clone(identity),
@@ -374,6 +375,7 @@ impl Agent {
             verdicts: verdicts_in,
             orders: orders.clone(),
             report_interval: interval_in,
+            models: Arc::clone(&models),
             in_flight: self.shared.in_flight_counter(),
             budgets: Arc::clone(&self.shared.budgets),
         };
@@ -389,6 +391,7 @@ impl Agent {
         };
         let shared = || Arc::clone(&self.shared);
         self.background.spawn(run_sync(sync, self.stop.clone()));
+        self.background.spawn(learning::follow(shared(), models, self.stop.clone()));
         self.background.spawn(run_telemetry(telemetry, self.stop_telemetry.clone()));
         self.background.spawn(protections::publish(shared(), protections_in, self.stop.clone()));
         self.background.spawn(protections::obey(shared(), verdicts_out, self.stop.clone()));

@@ -10,6 +10,7 @@ mod client;
 mod compare;
 mod drain;
 mod drill;
+mod explain;
 mod export;
 mod failure;
 mod get;
@@ -65,6 +66,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Apply(args) => apply::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Get(args) => get::run(args).await?,
+        Command::Explain(args) => explain::run(args).await?,
         Command::Rollback(args) => rollback::run(args).await?,
         Command::Drain(args) => drain::run(args).await?,
         Command::Fault(args) => drill::run(args).await?,

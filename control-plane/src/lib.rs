@@ -9,6 +9,7 @@ mod bootstrap;
 mod budgets;
 pub mod config;
 mod grpc;
+mod learning;
 mod metrics;
 mod ops;
 mod prices;

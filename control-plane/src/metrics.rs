@@ -43,6 +43,8 @@ pub(crate) struct Metrics {
     pub(crate) telemetry_gaps: Counter,
     /// WatchResources streams that are open.
     pub(crate) watchers: Gauge,
+    /// Reports whose samples nobody learned from.
+    pub(crate) lessons_lost: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -104,6 +106,9 @@ impl Metrics {
             "Times an agent came back without having reported all it had counted",
             telemetry_gaps.clone(),
         );
+        let lessons_lost = Counter::default();
+        let help = "Telemetry reports whose samples were not learned from, since too many waited";
+        metered.register("learning_reports_lost", help, lessons_lost.clone());
         metered.register_collector(Box::new(Now { repository, agents, stats }));
         Self {
             metered,
@@ -116,6 +121,7 @@ impl Metrics {
             snapshots_waiting,
             telemetry_gaps,
             watchers,
+            lessons_lost,
         }
     }
 

@@ -28,6 +28,7 @@ use crate::{
     budgets::Keeper,
     grpc,
     grpc::{Context, ServeError},
+    learning::Learning,
     metrics::Metrics,
     ops,
     registry::Registry,
@@ -189,12 +190,14 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let apps_need_keys = security.apps_need_keys(grpc_addr);
     let refused = metrics.calls_refused.clone();
     let access = Access::new(security.tokens.clone(), Arc::clone(&repository), apps_need_keys, refused);
+    let (learning, learner) = Learning::new(Arc::clone(&repository), metrics.lessons_lost.clone());
     let context = Arc::new(Context {
         repository: Arc::clone(&repository),
         registry,
         stats,
         reports,
         budgets,
+        learning,
         pace: Pace::default(),
         metrics: Arc::new(metrics),
         previews: Arc::new(Semaphore::new(grpc::PREVIEWS_MAX)),
@@ -206,6 +209,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     // Ends when the last stream of reports has ended, so that none is lost.
     others.spawn(merger.run());
     others.spawn(keeper.run(shutdown.clone()));
+    others.spawn(learner.run(shutdown.clone()));
     let pages = ops::Pages {
         repository: Arc::clone(&repository),
         metrics: Arc::clone(&context.metrics),

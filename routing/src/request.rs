@@ -168,6 +168,11 @@ impl Request {
         &self.profile
     }
 
+    /// What an attempt that runs is to the registry.
+    pub fn ticket(&self, id: AttemptId) -> Option<Ticket> {
+        self.live.iter().find(|live| live.id == id).map(|live| live.ticket)
+    }
+
     /// When it must be over.
     pub const fn deadline(&self) -> Timestamp {
         self.deadline

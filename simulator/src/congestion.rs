@@ -21,8 +21,8 @@ pub struct Congestion {
     pub strength: f64,
     /// How sharply the law `power` bends; 1 is a straight line. Default 3.
     pub steepness: f64,
-    /// Where the curve ends: a provider that is asked for more does not get slower
-    /// for ever. Default 20.
+    /// Where the curve ends, at least 1.1. From there latency grows in proportion to the
+    /// load: a crowd waits in line, and is never served faster. Default 20.
     pub max_multiplier: f64,
     /// The part of the slowdown that tokens after the first feel, 0 to 1. Default 1.
     pub decode_share: f64,
@@ -35,11 +35,9 @@ pub enum Law {
     /// `1 + strength * load ^ steepness`: free for long, then a wall.
     #[default]
     Power,
-    /// `1 / (1 - load)`: a queue before a server, as in M/M/1. Where that passes
-    /// `max_multiplier` it goes on in proportion to the load, so that a crowd is never
-    /// served faster than the curve's end allows.
+    /// `1 / (1 - load)`: a queue before a server, as in M/M/1.
     Queue,
-    /// `1 + strength * load`: processor sharing. Never above `max_multiplier`.
+    /// `1 + strength * load`: processor sharing.
     Linear,
 }
 
@@ -67,16 +65,26 @@ impl Congestion {
     /// At least 1, and never smaller for more requests.
     pub fn multiplier(&self, in_flight: u32) -> f64 {
         let load = f64::from(in_flight) / f64::from(self.capacity.max(1));
-        let most = self.max_multiplier.max(1.0);
+        // A curve that ends at 1 would have no beginning.
+        let most = self.max_multiplier.max(1.1);
+        let end = self.end(most);
+        if load >= end {
+            return most * load / end;
+        }
         match self.law {
-            Law::Power => (1.0 + self.strength * math::power(load, self.steepness)).clamp(1.0, most),
-            Law::Linear => (1.0 + self.strength * load).clamp(1.0, most),
-            Law::Queue => {
-                // A curve that ends at 1 would have no beginning.
-                let most = most.max(1.1);
-                let end = 1.0 - 1.0 / most;
-                if load < end { 1.0 / (1.0 - load) } else { most * load / end }
-            }
+            Law::Power => 1.0 + self.strength * math::power(load, self.steepness),
+            Law::Linear => 1.0 + self.strength * load,
+            Law::Queue => 1.0 / (1.0 - load),
+        }
+    }
+
+    /// The load at which the curve reaches `most`.
+    fn end(&self, most: f64) -> f64 {
+        match self.law {
+            Law::Queue => 1.0 - 1.0 / most,
+            Law::Power | Law::Linear if self.strength <= 0.0 => f64::INFINITY,
+            Law::Power => math::power((most - 1.0) / self.strength, 1.0 / self.steepness.max(0.1)),
+            Law::Linear => (most - 1.0) / self.strength,
         }
     }
 

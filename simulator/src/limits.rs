@@ -7,7 +7,7 @@ use trunkline_routing::time::Timestamp;
 
 use crate::math;
 
-/// What an account may ask for. A bucket holds one minute's worth and starts full.
+/// What an account may ask for. Buckets start full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimits {
@@ -15,6 +15,9 @@ pub struct RateLimits {
     pub requests_per_minute: Option<u32>,
     /// Input and requested output tokens per minute. Default: no limit.
     pub tokens_per_minute: Option<u32>,
+    /// A bucket holds what so many seconds allow. Default 60; providers that spread a
+    /// minute's limit over its seconds have fewer.
+    pub burst_s: Option<u32>,
 }
 
 /// How much of the limits is used up. One per simulated account.
@@ -22,6 +25,21 @@ pub struct RateLimits {
 pub struct RateGate {
     requests_used: Used,
     tokens_used: Used,
+}
+
+/// A bucket's size and what comes back each second.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    size: f64,
+    per_second: f64,
+}
+
+impl RateLimits {
+    fn bucket(&self, per_minute: Option<u32>) -> Option<Bucket> {
+        let per_second = f64::from(per_minute?.max(1)) / 60.0;
+        let size = (per_second * f64::from(self.burst_s.unwrap_or(60))).max(1.0);
+        Some(Bucket { size, per_second })
+    }
 }
 
 impl RateGate {
@@ -32,15 +50,15 @@ impl RateGate {
     /// nothing. One larger than a whole bucket passes when the bucket is full.
     pub fn admit(&mut self, limits: &RateLimits, now: Timestamp, tokens: u64) -> Result<(), Duration> {
         let tokens = tokens as f64;
-        let wait = f64::max(
-            self.requests_used.wait(limits.requests_per_minute, now, 1.0),
-            self.tokens_used.wait(limits.tokens_per_minute, now, tokens),
-        );
+        let (requests, token) =
+            (limits.bucket(limits.requests_per_minute), limits.bucket(limits.tokens_per_minute));
+        let wait =
+            f64::max(self.requests_used.wait(requests, now, 1.0), self.tokens_used.wait(token, now, tokens));
         if wait > 0.0 {
             return Err(math::seconds(wait));
         }
-        self.requests_used.take(limits.requests_per_minute, 1.0);
-        self.tokens_used.take(limits.tokens_per_minute, tokens);
+        self.requests_used.take(requests, 1.0);
+        self.tokens_used.take(token, tokens);
         Ok(())
     }
 }
@@ -54,10 +72,8 @@ struct Used {
 
 impl Used {
     /// Refills up to `now`; then seconds until `amount` fits.
-    fn wait(&mut self, per_minute: Option<u32>, now: Timestamp, amount: f64) -> f64 {
-        let Some(per_minute) = per_minute else { return 0.0 };
-        let size = f64::from(per_minute.max(1));
-        let per_second = size / 60.0;
+    fn wait(&mut self, bucket: Option<Bucket>, now: Timestamp, amount: f64) -> f64 {
+        let Some(Bucket { size, per_second }) = bucket else { return 0.0 };
         self.amount = f64::max(0.0, self.amount - now.since(self.at).as_secs_f64() * per_second);
         self.at = self.at.max(now);
         let over = self.amount + amount.min(size) - size;
@@ -66,9 +82,9 @@ impl Used {
         if wait > 1e-6 { wait } else { 0.0 }
     }
 
-    fn take(&mut self, per_minute: Option<u32>, amount: f64) {
-        if let Some(per_minute) = per_minute {
-            self.amount = f64::min(self.amount + amount, f64::from(per_minute.max(1)));
+    fn take(&mut self, bucket: Option<Bucket>, amount: f64) {
+        if let Some(Bucket { size, .. }) = bucket {
+            self.amount = f64::min(self.amount + amount, size);
         }
     }
 }
@@ -79,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_refused_request_passes_after_its_retry_after() {
-        let limits = RateLimits { requests_per_minute: Some(2), tokens_per_minute: None };
+        let limits =
+            RateLimits { requests_per_minute: Some(2), tokens_per_minute: None, ..RateLimits::default() };
         let mut gate = RateGate::default();
         assert_eq!(gate.admit(&limits, Timestamp::ZERO, 1), Ok(()));
         assert_eq!(gate.admit(&limits, Timestamp::ZERO, 1), Ok(()));
@@ -91,7 +108,8 @@ mod tests {
 
     #[test]
     fn tokens_have_their_own_bucket_and_a_huge_request_waits_for_a_full_one() {
-        let limits = RateLimits { requests_per_minute: None, tokens_per_minute: Some(600) };
+        let limits =
+            RateLimits { requests_per_minute: None, tokens_per_minute: Some(600), ..RateLimits::default() };
         let mut gate = RateGate::default();
         assert_eq!(gate.admit(&limits, Timestamp::ZERO, 300), Ok(()));
         assert_eq!(gate.admit(&limits, Timestamp::ZERO, 9_000), Err(Duration::from_secs(30)));

@@ -44,7 +44,11 @@ pub fn thrifty() -> ProviderModel {
         tpot: Tpot { median_s: 0.028, sigma: 0.5 },
         output: answers(),
         congestion: Congestion { capacity: 32, ..Congestion::default() },
-        limits: RateLimits { requests_per_minute: Some(600), tokens_per_minute: Some(400_000) },
+        limits: RateLimits {
+            requests_per_minute: Some(600),
+            tokens_per_minute: Some(400_000),
+            ..RateLimits::default()
+        },
         errors: ErrorRates { http_500: 0.01, http_429: 0.005, ..ErrorRates::default() },
         ..ProviderModel::default()
     }

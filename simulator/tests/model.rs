@@ -27,7 +27,11 @@ fn models() -> impl Strategy<Value = ProviderModel> {
             max_multiplier: load.3,
             ..Congestion::default()
         },
-        limits: RateLimits { requests_per_minute: Some(600), tokens_per_minute: Some(1_000_000) },
+        limits: RateLimits {
+            requests_per_minute: Some(600),
+            tokens_per_minute: Some(1_000_000),
+            ..RateLimits::default()
+        },
         errors: ErrorRates {
             http_500: rates.0,
             http_503: rates.1,
@@ -95,7 +99,7 @@ proptest! {
     #[test]
     fn a_request_past_the_limit_gets_429_and_passes_after_retry_after(limit in 1..50_u32, seed: u64) {
         let model = ProviderModel {
-            limits: RateLimits { requests_per_minute: Some(limit), tokens_per_minute: None },
+            limits: RateLimits { requests_per_minute: Some(limit), tokens_per_minute: None, ..RateLimits::default() },
             ..ProviderModel::default()
         };
         let call = Call { input_tokens: 10, max_output_tokens: None, in_flight: 1 };

@@ -27,6 +27,9 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Targets in one report: keeps it far below the 1 MiB that the control plane takes.
 const TARGETS_MAX: usize = 200;
 
+/// The control plane learns from no window that ended longer ago.
+const SAMPLES_KEPT_FOR: Duration = Duration::from_secs(60);
+
 /// What is not acknowledged yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Backlog {
@@ -90,6 +93,13 @@ impl Backlog {
     /// The next report is due. False: nothing was counted for it.
     pub(super) fn close(&mut self) -> bool {
         let Some(window) = self.open.take() else { return false };
+        // Nobody learns from what is reported so late.
+        for old in &mut self.waiting {
+            let late = window.end.duration_since(old.end).is_ok_and(|age| age >= SAMPLES_KEPT_FOR);
+            if late && !old.samples.is_empty() {
+                Arc::make_mut(old).forget_samples();
+            }
+        }
         self.waiting.push_back(window);
         self.bound();
         true
@@ -125,7 +135,7 @@ impl Backlog {
             let lost = report.wire.lost_before.and_then(duration_from_wire).unwrap_or_default();
             adopted.lost_before = adopted.lost_before.saturating_add(lost);
             // One that only opened a stream says nothing.
-            if !report.wire.targets.is_empty() {
+            if !report.wire.targets.is_empty() || !report.wire.samples.is_empty() {
                 self.waiting.push_front(Arc::new(Window::from_wire(report.wire.clone(), now)));
             }
         }

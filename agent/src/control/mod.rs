@@ -5,8 +5,10 @@ mod backlog;
 mod backoff;
 mod cache;
 mod identity;
+mod models;
 mod orders;
 mod recorder;
+mod samples;
 mod spool;
 mod stream;
 mod sync;
@@ -30,6 +32,7 @@ use trunkline_transport::bearer::Bearer;
 pub use self::{
     cache::{BadCache, Cache, Loaded},
     identity::Identity,
+    models::ModelInbox,
     orders::{Drill, Orders},
     recorder::{AttemptSample, Recorder, UsageSource},
     sync::{SyncContext, run as run_sync},

@@ -23,6 +23,8 @@ use trunkline_routing::{
     money::{NanoUsd, Tokens},
 };
 
+use super::samples::{Sample, Samples};
+
 /// More than a machine that runs beside an app has worker threads.
 const SHARDS: usize = 16;
 /// Pairs of deployment and model in one shard: far more than a table in use has. What
@@ -50,6 +52,19 @@ pub struct AttemptSample {
     pub cost: Option<NanoUsd>,
     /// Whether a drill took hold of it.
     pub faulted: bool,
+    /// Whether [`Recorder::started`] was told of it: attempts that apps make themselves
+    /// are known at their end only.
+    pub was_running: bool,
+    /// Answered piece by piece.
+    pub stream: bool,
+    /// Input as estimated, where no usage is known.
+    pub input_tokens: u32,
+    /// The limit that the request set on the answer.
+    pub max_output_tokens: Option<u32>,
+    /// Attempts of this agent that ran at the deployment as it started, itself included.
+    pub in_flight: u32,
+    /// Until the first content, as predicted at its start. None: it was not.
+    pub predicted_ttft: Option<Duration>,
 }
 
 /// Where token counts come from.
@@ -64,8 +79,10 @@ pub enum UsageSource {
 /// Counts by deployment and model since they were last taken.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    shards: [Mutex<Window>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     overflowed: AtomicUsize,
+    /// What ran when counts were last taken.
+    running: Mutex<HashMap<Key, u32>>,
     /// Models and when their counts were last taken.
     recent: Mutex<HashMap<Arc<str>, Instant>>,
 }
@@ -74,6 +91,20 @@ pub struct Recorder {
 type Key = (Arc<str>, Arc<str>);
 /// Counts of one window.
 pub(super) type Window = HashMap<Key, Counts>;
+
+/// What one thread saw.
+#[derive(Debug, Default)]
+struct Shard {
+    counts: Window,
+    samples: Samples,
+}
+
+/// What was counted since the last time.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) counts: Window,
+    pub(super) samples: Samples,
+}
 
 /// Counts of one deployment under one model.
 #[derive(Clone, Debug, Default)]
@@ -88,6 +119,8 @@ pub(super) struct Counts {
     duration: Histogram,
     breaker_openings: u64,
     faulted: u64,
+    /// Starts less ends; once taken, what runs.
+    running: i64,
 }
 
 impl Recorder {
@@ -98,19 +131,30 @@ impl Recorder {
 
     /// Counts an attempt that ended.
     pub fn record(&self, sample: AttemptSample) {
-        let AttemptSample { deployment, model, outcome, ttft, duration, tokens, cost, faulted } = sample;
-        self.update((deployment, model), |counts| {
+        let AttemptSample { outcome, ttft, duration, tokens, cost, .. } = sample;
+        let key = (Arc::clone(&sample.deployment), Arc::clone(&sample.model));
+        let drawn = rand::random();
+        let ended = Instant::now();
+        self.update(key, |shard| {
+            let counts = shard.counts;
             counts.add_end(outcome, ttft, duration);
-            counts.faulted += u64::from(faulted);
+            counts.faulted += u64::from(sample.faulted);
+            counts.running -= i64::from(sample.was_running);
             if let Some((tokens, source)) = tokens {
                 counts.add_usage(tokens, source, cost);
             }
+            shard.samples.add(drawn, || sample.kept(ended));
         });
+    }
+
+    /// Counts an attempt as running until it is recorded.
+    pub fn started(&self, deployment: Arc<str>, model: Arc<str>) {
+        self.update((deployment, model), |shard| shard.counts.running += 1);
     }
 
     /// Counts an opening of a breaker.
     pub fn record_opening(&self, deployment: Arc<str>, model: Arc<str>) {
-        self.update((deployment, model), |counts| counts.breaker_openings += 1);
+        self.update((deployment, model), |shard| shard.counts.breaker_openings += 1);
     }
 
     /// How many samples were not counted, since last asked, because too many pairs were
@@ -122,38 +166,86 @@ impl Recorder {
     /// Whether attempts for `model` ended in the last minute or so.
     pub fn has_traffic(&self, model: &str) -> bool {
         let taken = self.recent.lock().get(model).is_some_and(|at| at.elapsed() < RECENT);
-        let held = |shard: &Mutex<Window>| shard.lock().keys().any(|(_, one)| &**one == model);
+        let held = |shard: &Mutex<Shard>| shard.lock().counts.keys().any(|(_, one)| &**one == model);
         taken || self.shards.iter().any(held)
     }
 
-    fn update(&self, key: Key, change: impl FnOnce(&mut Counts)) {
+    fn update(&self, key: Key, change: impl FnOnce(Place<'_>)) {
         let mut shard = self.shards[own_shard()].lock();
-        if shard.len() >= KEYS_MAX && !shard.contains_key(&key) {
+        let Shard { counts, samples } = &mut *shard;
+        if counts.len() >= KEYS_MAX && !counts.contains_key(&key) {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        change(shard.entry(key).or_default());
+        change(Place { counts: counts.entry(key).or_default(), samples });
     }
 
     /// Takes all counts away.
-    pub(super) fn take(&self) -> Window {
-        let mut whole = Window::new();
+    pub(super) fn take(&self) -> Taken {
+        let mut whole = Taken::default();
         for shard in &self.shards {
-            let taken = std::mem::take(&mut *shard.lock());
-            if whole.is_empty() {
-                whole = taken;
+            let Shard { counts, samples } = std::mem::take(&mut *shard.lock());
+            whole.samples.merge(samples);
+            if whole.counts.is_empty() {
+                whole.counts = counts;
                 continue;
             }
-            for (key, counts) in taken {
-                whole.entry(key).or_default().merge(&counts);
+            for (key, counts) in counts {
+                whole.counts.entry(key).or_default().merge(&counts);
             }
         }
+        self.settle_running(&mut whole.counts);
         let now = Instant::now();
         let mut recent = self.recent.lock();
         recent.retain(|_, at| now.duration_since(*at) < RECENT);
-        recent.extend(whole.keys().map(|(_, model)| (Arc::clone(model), now)));
+        recent.extend(whole.counts.keys().map(|(_, model)| (Arc::clone(model), now)));
         drop(recent);
         whole
+    }
+
+    /// From starts and ends to what runs. What runs is told though nothing ended.
+    fn settle_running(&self, window: &mut Window) {
+        let mut running = self.running.lock();
+        for key in running.keys() {
+            if !window.contains_key(key) {
+                window.insert(key.clone(), Counts::default());
+            }
+        }
+        for (key, counts) in window {
+            let before = running.get(key).copied().unwrap_or_default();
+            let now = u32::try_from(i64::from(before) + counts.running).unwrap_or_default();
+            counts.running = now.into();
+            if now > 0 {
+                running.insert(key.clone(), now);
+            } else {
+                running.remove(key);
+            }
+        }
+    }
+}
+
+/// What one thread keeps for one pair, and its samples.
+struct Place<'a> {
+    counts: &'a mut Counts,
+    samples: &'a mut Samples,
+}
+
+impl AttemptSample {
+    /// As one of some, if it is kept.
+    fn kept(self, ended: Instant) -> Sample {
+        let unknown = Tokens { input: self.input_tokens.into(), ..Tokens::default() };
+        Sample {
+            deployment: self.deployment,
+            model: self.model,
+            outcome: self.outcome,
+            ended,
+            duration: self.duration,
+            ttft: self.ttft.filter(|_| self.stream),
+            tokens: self.tokens.map_or(unknown, |(tokens, _)| tokens),
+            max_output_tokens: self.max_output_tokens,
+            in_flight: self.in_flight,
+            predicted_ttft: self.predicted_ttft,
+        }
     }
 }
 
@@ -204,6 +296,7 @@ impl Counts {
         self.duration.merge(&other.duration);
         self.breaker_openings += other.breaker_openings;
         self.faulted += other.faulted;
+        self.running += other.running;
     }
 
     /// As it travels.
@@ -229,6 +322,7 @@ impl Counts {
             duration: recorded(&self.duration),
             breaker_openings: self.breaker_openings,
             faulted: self.faulted,
+            in_flight: u32::try_from(self.running).unwrap_or_default(),
         }
     }
 }
@@ -264,15 +358,24 @@ mod tests {
             tokens: Some((Tokens { input: 5, cached_input: 2, output: 7 }, UsageSource::Provider)),
             cost: None,
             faulted: true,
+            was_running: true,
+            stream: true,
+            input_tokens: 0,
+            max_output_tokens: None,
+            in_flight: 1,
+            predicted_ttft: None,
         };
+        for _ in 0..23 {
+            recorder.started("p/d".into(), "chat".into());
+        }
         std::thread::scope(|scope| {
             for _ in 0..20 {
                 scope.spawn(|| recorder.record(sample.clone()));
             }
         });
         recorder.record_opening("p/d".into(), "chat".into());
-        let window = recorder.take();
-        let stats: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
+        let taken = recorder.take();
+        let stats: Vec<_> = taken.counts.iter().map(|(key, counts)| counts.to_wire(key)).collect();
         assert_eq!(stats.len(), 1);
         let ok = v1::OutcomeCount { outcome: wire_outcome(OutcomeClass::Ok) as i32, count: 20 };
         assert_eq!(stats[0].outcomes, [ok]);
@@ -281,7 +384,13 @@ mod tests {
         assert_eq!((stats[0].breaker_openings, stats[0].faulted), (1, 20));
         let ttft = stats[0].ttft.as_ref().unwrap();
         assert_eq!((ttft.sum, ttft.min, ttft.max), (60_000, 3_000, 3_000));
-        assert!(recorder.take().is_empty());
+        assert_eq!((stats[0].in_flight, taken.samples.into_wire(Instant::now()).len()), (3, 20));
+        // What runs is told again though nothing ended.
+        let again: Vec<_> = recorder.take().counts.into_values().map(|counts| counts.running).collect();
+        assert_eq!(again, [3]);
+        (0..3).for_each(|_| recorder.record(sample.clone()));
+        recorder.take();
+        assert!(recorder.take().counts.is_empty());
         assert!(recorder.has_traffic("chat") && !recorder.has_traffic("other"));
     }
 }

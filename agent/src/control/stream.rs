@@ -210,6 +210,7 @@ impl<'a> Stream<'a> {
                 tracing::info!(reason = drain.reason, "the control plane drains its streams");
                 self.stay_away = Some(stay_away(&drain, rand::random()));
             }
+            Some(sync_response::Message::FleetModels(models)) => self.context.models.put(models),
             // Of a newer control plane.
             None => {}
         }

@@ -11,7 +11,7 @@ use tonic::Status;
 use trunkline_proto::types::v1::Protection;
 
 use super::{
-    ControlPlane, Identity, Orders, Recorder, TableStore, Verdicts,
+    ControlPlane, Identity, ModelInbox, Orders, Recorder, TableStore, Verdicts,
     backoff::{Backoff, SPREAD},
     orders,
     stream::{SeenSequence, Stream},
@@ -39,6 +39,8 @@ pub struct SyncContext {
     pub orders: watch::Sender<Arc<Orders>>,
     /// Gets the pace of telemetry.
     pub report_interval: watch::Sender<Duration>,
+    /// Gets what the control plane learned.
+    pub models: Arc<ModelInbox>,
     /// Requests running.
     pub in_flight: Arc<AtomicU32>,
     /// Ask for leases, and get them.

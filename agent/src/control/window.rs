@@ -4,16 +4,16 @@
 use std::{
     collections::HashMap,
     sync::OnceLock,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, SystemTimeError},
 };
 
 use prost::Message as _;
 use trunkline_proto::{
     convert::{histogram, wire_histogram},
-    telemetry::v1::{Histogram, StreamReportsRequest, TargetStats},
+    telemetry::v1::{AttemptSample, Histogram, StreamReportsRequest, TargetStats},
 };
 
-use super::{duration_from_wire, duration_to_wire};
+use super::{duration_from_wire, duration_to_wire, samples::SAMPLES_MAX};
 
 /// The bytes of what it stands beside, made by whoever writes them first: once, and on
 /// that thread.
@@ -63,6 +63,8 @@ pub(super) struct Window {
     /// From the first count's window to the last's.
     pub(super) covered: Duration,
     pub(super) targets: Vec<TargetStats>,
+    /// At most [`SAMPLES_MAX`].
+    pub(super) samples: Vec<AttemptSample>,
     pub(super) bytes: usize,
     encoded: Encoded,
 }
@@ -70,7 +72,21 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(end: SystemTime, covered: Duration, targets: Vec<TargetStats>) -> Self {
         let bytes = targets.iter().map(prost::Message::encoded_len).sum();
-        Self { end, covered, targets, bytes, encoded: Encoded::default() }
+        Self { end, covered, targets, samples: Vec::new(), bytes, encoded: Encoded::default() }
+    }
+
+    /// With some of the attempts that it counts.
+    #[must_use]
+    pub(super) fn with_samples(mut self, samples: Vec<AttemptSample>) -> Self {
+        self.bytes += samples.iter().map(prost::Message::encoded_len).sum::<usize>();
+        self.samples = samples;
+        self
+    }
+
+    /// Without the attempts one by one.
+    pub(super) fn forget_samples(&mut self) {
+        let plain = Self::new(self.end, self.covered, std::mem::take(&mut self.targets));
+        *self = plain;
     }
 
     /// As the spool keeps it.
@@ -89,6 +105,7 @@ impl Window {
             covered: Some(duration_to_wire(self.covered)),
             end_time: Some(self.end.into()),
             targets: self.targets,
+            samples: self.samples,
             ..StreamReportsRequest::default()
         }
     }
@@ -97,7 +114,7 @@ impl Window {
     pub(super) fn from_wire(wire: StreamReportsRequest, now: SystemTime) -> Self {
         let end = wire.end_time.and_then(|end| SystemTime::try_from(end).ok()).unwrap_or(now);
         let covered = wire.covered.and_then(duration_from_wire).unwrap_or_default();
-        Self::new(end, covered, wire.targets)
+        Self::new(end, covered, wire.targets).with_samples(wire.samples)
     }
 
     /// How long both together are, with the time between them.
@@ -111,7 +128,10 @@ impl Window {
     pub(super) fn merge(self, later: Self) -> Self {
         let covered = self.span(&later);
         let end = self.end.max(later.end);
+        let samples = merge_samples(self.samples, end.duration_since(self.end), later.samples);
         let mut targets = self.targets;
+        // What ran at the end of the earlier one is of the past.
+        targets.iter_mut().for_each(|one| one.in_flight = 0);
         let mut places: HashMap<(String, String), usize> = HashMap::with_capacity(targets.len());
         for (at, one) in targets.iter().enumerate() {
             places.insert((one.deployment.clone(), one.model.clone()), at);
@@ -122,12 +142,31 @@ impl Window {
                 None => targets.push(one),
             }
         }
-        Self::new(end, covered, targets)
+        Self::new(end, covered, targets).with_samples(samples)
     }
+}
+
+/// Those of both, the newest if they are too many: they say more about now. `moved`: how
+/// much later the window of the earlier ones ends now.
+fn merge_samples(
+    earlier: Vec<AttemptSample>,
+    moved: Result<Duration, SystemTimeError>,
+    later: Vec<AttemptSample>,
+) -> Vec<AttemptSample> {
+    let moved = moved.unwrap_or_default();
+    let earlier = earlier.into_iter().map(|mut sample| {
+        let before = sample.started_before_end.and_then(duration_from_wire).unwrap_or_default();
+        sample.started_before_end = Some(duration_to_wire(before.saturating_add(moved)));
+        sample
+    });
+    let mut samples: Vec<_> = earlier.chain(later).collect();
+    samples.drain(..samples.len().saturating_sub(SAMPLES_MAX));
+    samples
 }
 
 /// Adds up what two windows counted for the same target.
 fn add(sum: &mut TargetStats, more: &TargetStats) {
+    sum.in_flight = more.in_flight;
     for outcome in &more.outcomes {
         match sum.outcomes.iter_mut().find(|known| known.outcome == outcome.outcome) {
             Some(known) => known.count = known.count.saturating_add(outcome.count),

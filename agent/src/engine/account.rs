@@ -54,6 +54,7 @@ impl Trace {
             tenant: job.tenant.clone(),
             tags: job.tags.clone(),
             decision: self.decision.clone(),
+            profile: job.profile,
             attempts: self.attempts.clone(),
             chosen,
             reports: None,
@@ -141,5 +142,11 @@ pub(super) fn close(
         tokens: used,
         cost,
         faulted: record.fault.is_some(),
+        was_running: true,
+        stream: job.profile.stream,
+        input_tokens: job.profile.input_tokens,
+        max_output_tokens: job.profile.max_output_tokens,
+        in_flight: record.in_flight,
+        predicted_ttft: record.predicted_ttft,
     });
 }

@@ -8,11 +8,15 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::Instant;
+use trunkline_proto::convert::{Binding, binding};
 use trunkline_routing::{
     classify::{Classified, OutcomeClass, TransportFault, classify_transport},
     decide::{self, Decision},
+    eligibility::Profile,
     hint::{RateHeaders, rate_headers},
-    request::{AttemptId, Context, Directive, Failure, Loser, Request},
+    money::Tokens,
+    registry::Observation,
+    request::{AttemptId, Context, Directive, Failure, Loser, Request, Start},
     table::DeploymentIndex,
     tenant::Tenant,
 };
@@ -37,6 +41,7 @@ use crate::{
     budgets::{self, OverBudget},
     decisions::AttemptRecord,
     drills::{Drills, Hold},
+    metrics::StartLabels,
     openai::usage::Usage,
     shared::Shared,
     snapshot::Snapshot,
@@ -81,7 +86,11 @@ pub(crate) enum Refusal {
     /// All that was allowed was tried.
     Exhausted { retry_after: Option<Duration>, rate_limited: bool },
     /// No target may serve it now.
-    NoTarget { retry_after: Option<Duration> },
+    NoTarget {
+        retry_after: Option<Duration>,
+        /// What stands in the way at the target that came nearest.
+        binding: Option<Box<Binding>>,
+    },
     /// The deadline passed.
     Deadline,
     /// There is no money for it.
@@ -107,8 +116,8 @@ async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     let mut race = Race::default();
     loop {
         match flight.consult(Request::next) {
-            Directive::Start { id, deployment, tier, .. } => {
-                let hold = flight.begin(id, deployment);
+            Directive::Start { id, deployment, tier, why } => {
+                let hold = flight.begin(id, deployment, why);
                 let (worker, job) = (Arc::clone(worker), Arc::clone(job));
                 race.add(id, |heard| attempt::run(worker, job, deployment, tier, heard, hold));
             }
@@ -190,10 +199,16 @@ impl<'a> Flight<'a> {
     }
 
     /// Opens the attempt's record. Some: a drill takes hold of it.
-    fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex) -> Option<Hold> {
+    fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex, why: Start) -> Option<Hold> {
         debug_assert_eq!(id.0 as usize, self.trace.attempts.len());
         let drills = &self.worker.shared.drills;
         let hold = if drills.is_armed() { self.hold(drills, deployment) } else { None };
+        let shared = &self.worker.shared;
+        let snapshot = &self.job.snapshot;
+        shared.metrics.starts.get_or_create(&StartLabels { start: why.name() }).inc();
+        let ticket = self.request.ticket(id);
+        let name = snapshot.deployment_name(deployment);
+        shared.recorder.started(Arc::clone(name), Arc::clone(snapshot.goal_name(self.job.goal)));
         self.trace.attempts.push(AttemptRecord {
             deployment,
             class: None,
@@ -204,6 +219,9 @@ impl<'a> Flight<'a> {
             tokens: None,
             cost: None,
             fault: hold.as_ref().map(|hold| Arc::clone(&hold.name)),
+            why: Some(why),
+            in_flight: ticket.map_or(0, |ticket| ticket.in_flight_own()),
+            predicted_ttft: ticket.and_then(|ticket| predicted(ticket.predicted_ttft_s())),
         });
         hold
     }
@@ -227,13 +245,15 @@ impl<'a> Flight<'a> {
             AttemptEnd::Whole { headers, body, facts, ttft } => {
                 let (ticket, losers) = self.consult(|request, context| request.won(context, id))?;
                 let took = self.elapsed(id);
+                let (tokens, source) = self.job.tokens(facts.usage, facts.output_bytes);
                 {
+                    let now = self.worker.shared.clock.now();
                     let mut registry = self.worker.shared.registry.lock();
-                    registry.rate_headers(ticket, self.worker.shared.clock.now(), &limits(&headers));
+                    registry.rate_headers(ticket, now, &limits(&headers));
                     registry.learn_pace(ticket, self.job.profile.max_output_tokens, took);
+                    registry.observe(ticket, now, &observation(&self.job.profile, tokens, ttft, took));
                     registry.release(ticket);
                 }
-                let (tokens, source) = self.job.tokens(facts.usage, facts.output_bytes);
                 self.trace.attempts[id.0 as usize].ttft = Some(ttft);
                 self.trace.close(
                     &self.worker.shared,
@@ -254,7 +274,8 @@ impl<'a> Flight<'a> {
                     shared.registry.lock().rate_headers(ticket, shared.clock.now(), &limits);
                 }
                 let record = &mut self.trace.attempts[id.0 as usize];
-                record.ttft = Some(self.worker.shared.clock.now().since(record.started));
+                let ttft = self.worker.shared.clock.now().since(record.started);
+                record.ttft = Some(ttft);
                 record.status = 200;
                 self.lose(&losers);
                 self.trace.chosen = Some(id);
@@ -263,6 +284,7 @@ impl<'a> Flight<'a> {
                     Arc::new(self.job.without_body()),
                     *opened,
                     ticket,
+                    ttft,
                     id,
                 ))))
             }
@@ -316,7 +338,18 @@ impl<'a> Flight<'a> {
             Failure::Exhausted { retry_after, rate_limited } => {
                 Refusal::Exhausted { retry_after, rate_limited }
             }
-            Failure::NoTarget { retry_after } => Refusal::NoTarget { retry_after },
+            Failure::NoTarget { retry_after } => {
+                // As it is now: the decision at the start may have had candidates.
+                let profile = self.job.profile;
+                let decision = self.consult(|_, context| {
+                    let Context { registry, table, binding, route, now, .. } = context;
+                    decide::decide(registry, table, binding, *route, &profile, *now)
+                });
+                let snapshot = &self.job.snapshot;
+                let model = snapshot.route(self.job.goal).model;
+                let binding = binding(snapshot.table(), model, &profile, &decision);
+                Refusal::NoTarget { retry_after, binding: binding.map(Box::new) }
+            }
             Failure::Deadline => Refusal::Deadline,
         }
     }
@@ -333,6 +366,24 @@ impl<'a> Flight<'a> {
         });
         Done { trace, result }
     }
+}
+
+/// What is learned of a whole answer.
+fn observation(profile: &Profile, tokens: Tokens, ttft: Duration, duration: Duration) -> Observation {
+    Observation {
+        input_tokens: tokens.input,
+        cached_input_tokens: tokens.cached_input,
+        max_output_tokens: profile.max_output_tokens,
+        output_tokens: tokens.output,
+        ttft,
+        duration,
+        stream: profile.stream,
+    }
+}
+
+/// None: nothing was predicted.
+fn predicted(seconds: f32) -> Option<Duration> {
+    Duration::try_from_secs_f32(seconds).ok().filter(|ttft| !ttft.is_zero())
 }
 
 /// What the provider said of its limits.

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use trunkline_proto::convert::Reported;
-use trunkline_routing::{classify::OutcomeClass, learn::learn, table::DeploymentIndex, tenant::Tenant};
+use trunkline_routing::{
+    classify::OutcomeClass, eligibility::Profile, learn::learn, table::DeploymentIndex, tenant::Tenant,
+    train::route_id,
+};
+
+use super::observation;
 
 use crate::{
     control::{AttemptSample, UsageSource},
@@ -33,7 +38,16 @@ pub(crate) fn report(
         let mut registry = shared.registry.lock();
         let ticket = registry.begin(&snapshot.binding, deployment, now, 0);
         let ticket = ticket.of_tenant(Tenant::of(record.tenant.as_deref()));
+        let ticket = ticket.of_route(route_id(model), record.profile.session, None);
         let opened = learn(&mut registry, ticket, now, &report.classified, &mut rand::rng());
+        // A time that was not told teaches nothing.
+        if report.class == OutcomeClass::Ok
+            && let Some((tokens, duration)) = report.tokens.zip(report.duration)
+        {
+            let ttft = report.ttft.unwrap_or(duration);
+            let profile = Profile { stream: report.ttft.is_some(), ..record.profile };
+            registry.observe(ticket, now, &observation(&profile, tokens, ttft, duration));
+        }
         registry.release(ticket);
         opened
     };
@@ -56,6 +70,12 @@ pub(crate) fn report(
         tokens: usage,
         cost,
         faulted: false,
+        was_running: false,
+        stream: report.ttft.is_some(),
+        input_tokens: record.profile.input_tokens,
+        max_output_tokens: record.profile.max_output_tokens,
+        in_flight: 0,
+        predicted_ttft: None,
     });
     if report.class == OutcomeClass::Ok {
         record.chosen = Some(deployment);
@@ -71,6 +91,9 @@ pub(crate) fn report(
             tokens: usage,
             cost,
             fault: None,
+            why: None,
+            in_flight: 0,
+            predicted_ttft: None,
         });
     }
 }

@@ -2,7 +2,7 @@
 //! usage, and ends in one of two ways: as the provider ended it, or with one error
 //! event. No other target can take over any more.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc};
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -24,6 +24,7 @@ use trunkline_routing::{
 use super::{
     Job, account,
     attempt::{Opened, Progress},
+    observation,
 };
 use crate::{
     control::UsageSource,
@@ -39,7 +40,7 @@ use crate::{
 
 /// After the last event the provider's end of the answer is awaited for so long, to
 /// keep the connection.
-const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// The rest of a stream.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ pub(crate) struct Tail {
     /// Found in what was read, to be told after the events before it.
     broken: Option<Classified>,
     ticket: Ticket,
+    ttft: Duration,
     id: AttemptId,
     record: Option<Arc<Mutex<DecisionRecord>>>,
     over: bool,
@@ -76,6 +78,7 @@ impl Tail {
         job: Arc<Job>,
         opened: Opened,
         ticket: Ticket,
+        ttft: Duration,
         id: AttemptId,
     ) -> Self {
         let in_flight = shared.enter();
@@ -94,6 +97,7 @@ impl Tail {
             timer,
             broken: None,
             ticket,
+            ttft,
             id,
             record: None,
             over: false,
@@ -261,14 +265,18 @@ impl Tail {
             }
             (_, BreakerCount::Neutral | BreakerCount::Success) => Sample::Neutral,
         };
+        let used = self.used();
         let opened = {
             let now = self.shared.clock.now();
             let mut registry = self.shared.registry.lock();
             let opened = registry.record(self.ticket, now, sample, &mut rand::rng());
+            if class == OutcomeClass::Ok {
+                let took = now.since(self.ticket.started());
+                registry.observe(self.ticket, now, &observation(&self.job.profile, used.0, self.ttft, took));
+            }
             registry.release(self.ticket);
             opened
         };
-        let used = self.used();
         if let Some(record) = &self.record {
             let mut record = record.lock();
             let attempt = &mut record.attempts[self.id.0 as usize];

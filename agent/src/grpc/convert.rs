@@ -4,9 +4,9 @@ use std::{collections::HashMap, time::Duration};
 
 use trunkline_proto::{
     convert::{breaker_state, candidates, exclusions, wire_outcome, wire_strategy},
-    types::v1::{Attempt, CostSource, Decision, Usage, Version},
+    types::v1::{Attempt, AttemptStart, CostSource, Decision, Usage, Version},
 };
-use trunkline_routing::money::Tokens;
+use trunkline_routing::{money::Tokens, request::Start};
 
 use crate::{
     control::UsageSource,
@@ -28,7 +28,7 @@ pub(super) fn decision(shared: &Shared, record: &DecisionRecord) -> Decision {
         strategy: wire_strategy(route.model.strategy).into(),
         arm: String::new(),
         version: Some(Version { epoch: table.version.epoch.clone(), revision: table.version.revision }),
-        candidates: candidates(table, &record.decision, |deployment| {
+        candidates: candidates(table, route.model, &record.decision, |deployment| {
             breaker_state(&registry.breaker(&snapshot.binding, deployment, now))
         }),
         excluded: exclusions(table, &record.decision),
@@ -50,6 +50,16 @@ fn attempt(record: &DecisionRecord, attempt: &AttemptRecord) -> Attempt {
         cost_nano_usd: attempt.cost.map(|cost| cost.0),
         started_after: wire_duration(attempt.started.since(record.at)),
         fault: attempt.fault.as_deref().unwrap_or_default().to_owned(),
+        start: attempt.why.map_or(AttemptStart::Unspecified, start).into(),
+    }
+}
+
+const fn start(why: Start) -> AttemptStart {
+    match why {
+        Start::First => AttemptStart::First,
+        Start::Retry => AttemptStart::Retry,
+        Start::Beside => AttemptStart::Beside,
+        Start::Hedge => AttemptStart::Hedge,
     }
 }
 

@@ -1,10 +1,10 @@
 //! The one place where refusals become gRPC statuses.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
-use trunkline_proto::status;
+use trunkline_proto::{convert::Binding, status};
 
 use crate::{
     engine::{FailedAttempt, Refusal, Trace},
@@ -63,20 +63,34 @@ pub(super) fn refusal(refusal: &Refusal, trace: &Trace) -> Status {
             format!("every attempt that was allowed failed; ExplainDecision {decision} tells how"),
             *retry_after,
         ),
-        Refusal::NoTarget { retry_after } => status::unavailable(
-            "NO_ELIGIBLE_TARGET",
-            format!("no target can take this request now; ExplainDecision {decision} tells why"),
-            *retry_after,
-        ),
         Refusal::Budget(over) => status::resource_exhausted(
             "BUDGET_EXCEEDED",
             format!("{} (decision {decision})", over.message()),
             over.retry_after(),
         ),
+        Refusal::NoTarget { retry_after, binding } => no_target(*retry_after, binding.as_deref(), decision),
         Refusal::Deadline => {
             Status::deadline_exceeded(format!("no answer within the deadline (decision {decision})"))
         }
     }
+}
+
+/// Nothing may serve the request; it says what stands in the way, and where.
+fn no_target(retry_after: Option<Duration>, binding: Option<&Binding>, decision: &str) -> Status {
+    let mut metadata = HashMap::from([("decision_id".to_owned(), decision.to_owned())]);
+    let mut message = format!("no target can take this request now; ExplainDecision {decision} tells why");
+    if let Some(Binding { constraint, deployment, detail, .. }) = binding {
+        message = format!(
+            "no target can take this request: {constraint} leaves out {deployment:?}, the nearest: {detail} (decision {decision})"
+        );
+        let told = [("constraint", constraint), ("deployment", deployment), ("detail", detail)];
+        metadata.extend(told.map(|(key, value)| (key.to_owned(), value.clone())));
+    }
+    let mut details = ErrorDetails::with_error_info("NO_ELIGIBLE_TARGET", "trunkline", metadata);
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    Status::with_error_details(Code::Unavailable, message, details)
 }
 
 /// What a provider said of the request itself.

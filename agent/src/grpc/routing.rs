@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 use trunkline_proto::{
-    convert::{check_tags, reported, route_profile},
+    convert::{check_tags, reported, route_profile, session},
     routing::v1::{
         CompleteRequest, CompleteResponse, ExplainDecisionRequest, ExplainDecisionResponse,
         ReportOutcomeRequest, ReportOutcomeResponse, RouteRequest, RouteResponse, StreamCompleteRequest,
@@ -23,7 +23,7 @@ use super::{chat, convert, refuse, stream, watch};
 use crate::{
     decisions::DecisionRecord,
     engine::{self, Endpoint, Forwarded, Job, Refusal, Success, Trace, Worker},
-    ingress::{Admitted, Arrived, Caller, LocalError, api_key},
+    ingress::{Admitted, Arrived, Caller, Knobs, LocalError, api_key},
     openai::scan::scan,
 };
 
@@ -70,8 +70,14 @@ impl Routing {
         let header = |name: &str| metadata.get(name).and_then(|value| value.as_bytes().try_into().ok());
         let clock = &self.worker.shared.clock;
         let at_unix_ms = clock.unix_ms(clock.now());
+        let mut profile = engine::profile(Endpoint::ChatCompletions, &scanned, body.len(), at_unix_ms);
+        let knobs = Knobs::read(metadata.as_ref()).map_err(|error| refuse::local(&error))?;
+        knobs.narrow(&mut profile);
+        let session = session(&request.affinity_key);
+        profile.session =
+            session.map_err(|why| status::invalid_field("affinity_key", &why))?.or(profile.session);
         Ok(Arc::new(Job {
-            profile: engine::profile(Endpoint::ChatCompletions, &scanned, body.len(), at_unix_ms),
+            profile,
             goal: caller.goal,
             snapshot: caller.snapshot,
             tenant: caller.tenant,
@@ -117,6 +123,7 @@ impl RoutingService for Routing {
             tenant: caller.tenant,
             tags: request.tags.into_iter().collect(),
             decision,
+            profile,
             attempts: Vec::new(),
             chosen: None,
             reports: Some(Vec::new()),

@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, header::RETR
 use http_body_util::Full;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use trunkline_proto::convert::Binding;
 
 use super::answer::AgentBody;
 use crate::{
@@ -40,12 +41,23 @@ pub(crate) struct LocalError {
     pub(crate) retry_after: Option<Duration>,
     /// Tells the official clients not to try again: we did.
     pub(crate) final_answer: bool,
+    binding: Option<Binding>,
 }
 
 impl LocalError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, kind, code, message, param: None, about: None, retry_after: None, final_answer: false }
+        Self {
+            status,
+            kind,
+            code,
+            message,
+            param: None,
+            about: None,
+            retry_after: None,
+            final_answer: false,
+            binding: None,
+        }
     }
 
     fn invalid(code: &'static str, message: impl Into<String>, param: &str) -> Self {
@@ -166,6 +178,19 @@ impl LocalError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message)
     }
 
+    /// Nothing may serve the request; it says what stands in the way, and where.
+    fn no_target(retry_after: Option<Duration>, binding: Option<&Binding>) -> Self {
+        let more = "ExplainDecision tells the rest for the id in x-trunkline-decision";
+        let message = match binding {
+            None => format!("no target can take this request now; {more}"),
+            Some(Binding { constraint, deployment, detail, .. }) => format!(
+                "no target can take this request: {constraint} leaves out '{deployment}', the nearest: {detail}; {more}"
+            ),
+        };
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream_error", "no_target", message);
+        Self { retry_after, final_answer: true, binding: binding.cloned(), ..error }
+    }
+
     /// A refusal of the engine; None: the provider's own answer is to be passed on.
     pub(crate) fn refusal(refusal: &Refusal) -> Option<Self> {
         let (status, code, message, retry_after) = match refusal {
@@ -183,12 +208,9 @@ impl LocalError {
                 "every attempt that was allowed failed; x-trunkline-attempts lists them",
                 *retry_after,
             ),
-            Refusal::NoTarget { retry_after } => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "no_target",
-                "no target can take this request now; ExplainDecision tells why for the id in x-trunkline-decision",
-                *retry_after,
-            ),
+            Refusal::NoTarget { retry_after, binding } => {
+                return Some(Self::no_target(*retry_after, binding.as_deref()));
+            }
             Refusal::Deadline => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "deadline_exceeded",
@@ -215,9 +237,14 @@ impl LocalError {
 
     /// As a response.
     pub(crate) fn response(&self) -> Response<AgentBody> {
-        let body = json!({"error": {
+        let mut body = json!({"error": {
             "message": self.message, "type": self.kind, "param": self.param, "code": self.code,
         }});
+        if let Some(Binding { constraint, deployment, detail, .. }) = &self.binding {
+            body["error"]["constraint"] = json!({
+                "reason": constraint, "deployment": deployment, "detail": detail,
+            });
+        }
         let mut response = json_response(self.status, &body);
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after.map(|wait| wait.as_secs_f64().ceil().max(1.0) as u64) {

@@ -148,8 +148,7 @@ async fn complete(
     let knobs = Knobs::read(headers)?;
     let clock = &worker.shared.clock;
     let mut profile = engine::profile(endpoint, &scanned, body.len(), clock.unix_ms(clock.now()));
-    profile.min_quality = knobs.min_quality;
-    profile.max_cost = knobs.max_cost;
+    knobs.narrow(&mut profile);
     let job = Arc::new(Job {
         goal,
         endpoint,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_proto::convert;
-use trunkline_routing::money::NanoUsd;
+use trunkline_routing::{eligibility::Profile, money::NanoUsd};
 
 use super::{answer::REQUEST_ID, error::LocalError};
 
@@ -17,6 +17,7 @@ const REQUEST_ID_MAX: usize = 128;
 static TIMEOUT: HeaderName = HeaderName::from_static("x-trunkline-timeout-ms");
 static MAX_COST: HeaderName = HeaderName::from_static("x-trunkline-max-cost-usd");
 static MIN_QUALITY: HeaderName = HeaderName::from_static("x-trunkline-min-quality");
+static SESSION: HeaderName = HeaderName::from_static("x-trunkline-session");
 static TAGS: HeaderName = HeaderName::from_static("x-trunkline-tags");
 static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -26,12 +27,13 @@ pub(crate) struct Knobs {
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_cost: Option<NanoUsd>,
     pub(crate) min_quality: Option<f64>,
+    /// Hash of the session's name.
+    pub(crate) session: Option<u64>,
     pub(crate) tags: Vec<(String, String)>,
 }
 
 impl Knobs {
-    /// Reads them. `x-trunkline-session` has no effect on strategies with exact
-    /// shares, so it is not looked at.
+    /// Reads them.
     pub(crate) fn read(headers: &HeaderMap) -> Result<Self, LocalError> {
         let text = |name: &'static HeaderName| -> Result<Option<&str>, LocalError> {
             let Some(value) = headers.get(name) else { return Ok(None) };
@@ -57,10 +59,21 @@ impl Knobs {
             let wrong = || LocalError::knob(MIN_QUALITY.as_str(), "must be a number from 0 to 1");
             knobs.min_quality = Some(quality.ok_or_else(wrong)?);
         }
+        if let Some(session) = text(&SESSION)? {
+            let session = convert::session(session);
+            knobs.session = session.map_err(|problem| LocalError::knob(SESSION.as_str(), &problem))?;
+        }
         if let Some(tags) = text(&TAGS)? {
             knobs.tags = parse_tags(tags).map_err(|problem| LocalError::knob(TAGS.as_str(), &problem))?;
         }
         Ok(knobs)
+    }
+
+    /// Puts what bears on the decision into the profile.
+    pub(crate) fn narrow(&self, profile: &mut Profile) {
+        profile.min_quality = self.min_quality;
+        profile.max_cost = self.max_cost;
+        profile.session = self.session;
     }
 }
 

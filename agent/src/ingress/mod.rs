@@ -21,6 +21,6 @@ pub(crate) use self::{
     connection::Site,
     error::{LocalError, cut},
     grpc_call::Arrived,
-    knobs::api_key,
+    knobs::{Knobs, api_key},
     limits::Limits,
 };

@@ -52,6 +52,11 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Show what goes on.
     Get(GetArgs),
+    /// Tell why a request went where it went: the decision with the id that
+    /// `x-trunkline-decision` gave.
+    ///
+    /// Ask the agent that answered it: an agent keeps its newest 4,096 decisions.
+    Explain(ExplainArgs),
     /// Make the configuration what it was at a revision; show what changes.
     ///
     /// It becomes a new revision. `get revisions` lists those that can be brought back.
@@ -123,6 +128,26 @@ pub(crate) struct ExportArgs {
     pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) connection: Connection,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Id of the decision.
+    #[arg(value_name = "DECISION")]
+    pub(crate) decision: String,
+    /// The agent that answered, or the control plane for decisions of its own Route.
+    #[arg(long, default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    pub(crate) agent: String,
+    /// File with the app key that made the request: one line, `TOKEN` or `NAME TOKEN`.
+    /// Needed where keys are configured.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Certificate authorities to trust for https://, PEM, instead of the public ones.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t = ListingFormat::Table)]
+    pub(crate) output: ListingFormat,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,7 @@ use trunkline_transport::incoming::Connection;
 use crate::{
     access::{Access, GuardLayer},
     budgets::Budgets,
+    learning::Learning,
     metrics::Metrics,
     registry::Registry,
     repository::{Repository, StoreHealth},
@@ -61,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) stats: Arc<Stats>,
     pub(crate) reports: Reports,
     pub(crate) budgets: Budgets,
+    /// Learns from samples.
+    pub(crate) learning: Learning,
     /// How often agents report.
     pub(crate) pace: Pace,
     pub(crate) metrics: Arc<Metrics>,

@@ -1,6 +1,10 @@
 //! `TelemetryService`: takes numbered reports, acknowledges what is durable.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use futures_util::{Stream, stream};
 use tonic::{Request, Response, Status, Streaming};
@@ -15,6 +19,7 @@ use super::{Context, wire_duration};
 use crate::{
     access::Principal,
     grpc::refuse,
+    learning::Lesson,
     metrics::{ReportLabels, ReportResult},
     repository::CommitError,
     stats::{
@@ -115,12 +120,18 @@ impl Reports {
             return Ok(self.answer(&incarnation));
         }
         let (agent_id, impossible) = (report.agent_id.clone(), std::mem::take(&mut report.refused));
+        let (samples, running) = (std::mem::take(&mut report.samples), std::mem::take(&mut report.running));
+        let lesson = Lesson::of_report(agent_id.clone(), report.end_secs, unix_secs(), samples, running);
         let merged = match self.context.reports.merge(report).await {
             Ok(merged) => merged,
             Err(refused) => return self.pause(&incarnation, seq, &refused),
         };
-        let Merged { acked, resend, lost_before, left_out } = merged;
+        let Merged { acked, resend, lost_before, left_out, fresh } = merged;
         self.stream.acknowledge(&incarnation, acked);
+        // What is sent again is learned from once.
+        if let Some(lesson) = lesson.filter(|_| fresh) {
+            self.context.learning.teach(lesson);
+        }
         self.refuse(&agent_id, &impossible, left_out);
         if lost_before {
             self.context.metrics.telemetry_gaps.inc();
@@ -185,4 +196,8 @@ impl Reports {
     fn count(&self, result: ReportResult) {
         self.context.metrics.reports.get_or_create(&ReportLabels { result }).inc();
     }
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

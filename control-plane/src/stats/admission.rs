@@ -82,6 +82,8 @@ impl Bench {
             end_secs: None,
             lost_before: false,
             refused: Vec::new(),
+            samples: Vec::new(),
+            running: HashMap::new(),
         });
         self.merger.merge(now, vec![job]).await;
         let merged = answer.await.unwrap().ok();

@@ -40,6 +40,8 @@ impl Fleet {
             end_secs: None,
             lost_before: false,
             refused: Vec::new(),
+            samples: Vec::new(),
+            running: HashMap::new(),
         });
         self.merger.merge(now, vec![job]).await;
         answer.await.unwrap()

@@ -54,6 +54,8 @@ pub(crate) struct Merged {
     /// Pairs of deployment and virtual model for which there was no place. They are not
     /// counted; sending them again would not help.
     pub(crate) left_out: u64,
+    /// Whether it was counted now; false: it came before, or others are to come first.
+    pub(crate) fresh: bool,
 }
 
 /// Why a report was not merged. It has to come again.
@@ -294,7 +296,7 @@ impl Merger {
     fn take(&mut self, batch: &mut Batch, source: Option<Source>, counts: HashMap<Key, Totals>) -> Merged {
         let Some(source) = source else {
             let left_out = self.add(batch, counts, None);
-            return Merged { acked: 0, resend: false, lost_before: false, left_out };
+            return Merged { acked: 0, resend: false, lost_before: false, left_out, fresh: true };
         };
         let now = batch.now;
         let known = match batch.agents.entry(source.agent_id) {
@@ -306,9 +308,15 @@ impl Merger {
         };
         known.heard = known.heard.max(now);
         let (action, acked) = known.sequences.take(&source.incarnation, source.seq);
-        let mut merged =
-            Merged { acked, resend: action == Action::AskAgain, lost_before: false, left_out: 0 };
+        let mut merged = Merged {
+            acked,
+            resend: action == Action::AskAgain,
+            lost_before: false,
+            left_out: 0,
+            fresh: false,
+        };
         if let Action::Merge { gap } = action {
+            merged.fresh = true;
             merged.lost_before = gap || source.lost_before;
             merged.left_out = self.add(batch, counts, source.end_secs);
         }

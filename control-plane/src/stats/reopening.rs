@@ -66,6 +66,8 @@ fn report(agent_id: &str, seq: u64) -> (Job, Answer) {
         end_secs: None,
         lost_before: false,
         refused: Vec::new(),
+        samples: Vec::new(),
+        running: HashMap::new(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use trunkline_proto::telemetry::v1::{StreamReportsRequest, TargetStats};
+use trunkline_proto::telemetry::v1::{AttemptSample, StreamReportsRequest, TargetStats};
 
 use super::{
     Key,
@@ -11,6 +11,9 @@ use super::{
 
 /// Longest agent id, incarnation or name: two names of 63 with a slash, and room.
 const NAME_BYTES_MAX: usize = 256;
+
+/// Samples taken of one report; agents send no more.
+const SAMPLES_MAX: usize = 256;
 
 /// Telemetry of one agent over one window.
 #[derive(Debug)]
@@ -27,6 +30,10 @@ pub(crate) struct Report {
     /// What no agent should send. It would be the same if it were sent again, so the
     /// rest of the report is taken without it.
     pub(crate) refused: Vec<Invalid>,
+    /// Some of the attempts, as the agent says, at most [`SAMPLES_MAX`].
+    pub(crate) samples: Vec<AttemptSample>,
+    /// Attempts that ran at a deployment when the window ended.
+    pub(crate) running: HashMap<String, u32>,
 }
 
 impl TryFrom<StreamReportsRequest> for Report {
@@ -40,18 +47,29 @@ impl TryFrom<StreamReportsRequest> for Report {
         }
         let mut counts: HashMap<Key, Totals> = HashMap::with_capacity(request.targets.len());
         let mut refused = Vec::new();
+        let mut running: HashMap<String, u32> = HashMap::new();
         for (index, stats) in request.targets.into_iter().enumerate() {
+            let in_flight = stats.in_flight;
             match target(stats) {
-                Ok((key, totals)) => counts.entry(key).or_default().merge(&totals),
+                Ok((key, totals)) => {
+                    let sum = running.entry(key.deployment.clone()).or_default();
+                    *sum = sum.saturating_add(in_flight);
+                    // One that only runs has counted nothing yet.
+                    if in_flight == 0 || totals != Totals::default() {
+                        counts.entry(key).or_default().merge(&totals);
+                    }
+                }
                 Err(error) => {
                     refused.push(Invalid { field: format!("targets[{index}].{}", error.field), ..error });
                 }
             }
         }
-        let StreamReportsRequest { agent_id, incarnation, seq, end_time, lost_before, .. } = request;
+        let StreamReportsRequest { agent_id, incarnation, seq, end_time, lost_before, mut samples, .. } =
+            request;
+        samples.truncate(SAMPLES_MAX);
         let end_secs = end_time.and_then(|end| u64::try_from(end.seconds).ok());
         let lost_before = lost_before.is_some();
-        Ok(Self { agent_id, incarnation, seq, counts, end_secs, lost_before, refused })
+        Ok(Self { agent_id, incarnation, seq, counts, end_secs, lost_before, refused, samples, running })
     }
 }
 
@@ -100,6 +118,19 @@ mod tests {
         assert_eq!(changed(|request| request.agent_id.clear()).unwrap_err().field, "agent_id");
         assert_eq!(changed(|request| request.incarnation = "a b".into()).unwrap_err().field, "incarnation");
         assert_eq!(changed(|request| request.seq = 0).unwrap_err().field, "seq");
+    }
+
+    #[test]
+    fn what_only_runs_is_told_apart_from_what_was_counted() {
+        let report = changed(|request| {
+            let other = TargetStats { model: "other".into(), in_flight: 2, ..request.targets[0].clone() };
+            request.targets[0].in_flight = 3;
+            request.targets[0].input_tokens = 1;
+            request.targets.push(other);
+            request.samples = vec![AttemptSample::default(); SAMPLES_MAX + 1];
+        });
+        let report = report.unwrap();
+        assert_eq!((report.counts.len(), report.running["p/d"], report.samples.len()), (1, 5, SAMPLES_MAX));
     }
 
     #[test]

@@ -51,6 +51,8 @@ impl Bench {
             end_secs: None,
             lost_before: false,
             refused: Vec::new(),
+            samples: Vec::new(),
+            running: HashMap::new(),
         };
         let (job, answer) = merger::of_report(report);
         self.merger.merge(now, vec![job]).await;

@@ -331,6 +331,8 @@ fn on_the_wire(agent_id: &str, incarnation: &str, sent: &Sent) -> Report {
         end_secs: Some(sent.end_secs),
         lost_before: false,
         refused: Vec::new(),
+        samples: Vec::new(),
+        running: HashMap::new(),
     }
 }
 

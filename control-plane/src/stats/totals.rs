@@ -129,6 +129,8 @@ impl Totals {
             duration: Some(convert::wire_histogram(&self.duration)),
             breaker_openings: self.breaker_openings,
             faulted: self.faulted,
+            // What runs at a moment adds up to nothing.
+            in_flight: 0,
         }
     }
 }

@@ -9,9 +9,10 @@ use trunkline_routing::{
     money::NanoUsd,
     registry::{Block, BreakerView, Forced},
     table::{Capabilities, DeploymentIndex, RoutingTable, Strategy, VirtualModel},
+    train::route_id,
 };
 
-use super::field::nano_usd;
+use super::{field::nano_usd, refusal::dollars, score};
 use crate::{
     routing::v1::{RouteRequest, RouteState, TargetState},
     types::v1::{self, BreakerState, Candidate, Exclusion, ExclusionReason},
@@ -21,6 +22,9 @@ use crate::{
 const TAGS_MAX: usize = 16;
 const TAG_KEY_BYTES_MAX: usize = 64;
 const TAG_VALUE_BYTES_MAX: usize = 256;
+
+/// Longest name of a session: two UUIDs and some words.
+const SESSION_BYTES_MAX: usize = 256;
 
 /// What a Route request says of the request to come, which came in at `at_unix_ms` of the
 /// wall clock.
@@ -49,6 +53,7 @@ pub fn route_profile(request: &RouteRequest, at_unix_ms: u64) -> Result<Profile,
         })?),
     };
     check_tags(request.tags.iter())?;
+    let session = session(&request.affinity_key).map_err(|why| ("affinity_key".to_owned(), why))?;
     Ok(Profile {
         needs,
         input_tokens: request.prompt_tokens_estimate,
@@ -57,8 +62,21 @@ pub fn route_profile(request: &RouteRequest, at_unix_ms: u64) -> Result<Profile,
         min_quality: request.min_quality,
         max_cost,
         at_unix_ms,
+        session,
         ..Profile::default()
     })
+}
+
+/// A session as the decision knows it: 64-bit FNV-1a of its key, the same at all agents.
+/// None: there is none.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn session(key: &str) -> Result<Option<u64>, String> {
+    if key.len() > SESSION_BYTES_MAX {
+        return Err(format!("has {} bytes, at most {SESSION_BYTES_MAX} are allowed", key.len()));
+    }
+    Ok((!key.is_empty()).then(|| route_id(key)))
 }
 
 /// The limits on tags.
@@ -87,6 +105,7 @@ pub fn usd(text: &str) -> Option<NanoUsd> {
 /// Candidates in their order. `state` tells a deployment's breaker.
 pub fn candidates(
     table: &RoutingTable,
+    model: &VirtualModel,
     decision: &Decision,
     state: impl Fn(DeploymentIndex) -> BreakerState,
 ) -> Vec<Candidate> {
@@ -99,6 +118,7 @@ pub fn candidates(
             probability: candidate.probability,
             breaker_state: state(candidate.deployment).into(),
             expected_cost_nano_usd: candidate.expected_cost.map(|cost| cost.0),
+            score: candidate.estimate.as_ref().map(|estimate| score::score(model, deployment, estimate)),
         }
     };
     decision.candidates.iter().map(wire).collect()
@@ -118,7 +138,7 @@ pub fn exclusions(table: &RoutingTable, decision: &Decision) -> Vec<Exclusion> {
     decision.excluded.iter().map(wire).collect()
 }
 
-fn reason(reason: Reason) -> (ExclusionReason, String) {
+pub(super) fn reason(reason: Reason) -> (ExclusionReason, String) {
     match reason {
         Reason::Unfit(Unfit::Capability(missing)) => {
             let names: Vec<&str> = missing.names().collect();
@@ -138,7 +158,7 @@ fn reason(reason: Reason) -> (ExclusionReason, String) {
             (ExclusionReason::Quality, format!("its quality is {quality}"))
         }
         Reason::Unfit(Unfit::Cost(cost)) => {
-            let cost = cost.map_or("unknown".to_owned(), |cost| format!("{} nano-dollars", cost.0));
+            let cost = cost.map_or("unknown".to_owned(), dollars);
             (ExclusionReason::Cost, format!("its expected cost is {cost}"))
         }
         Reason::Blocked(Block::Forced) => {

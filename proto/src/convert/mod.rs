@@ -9,9 +9,12 @@ mod field;
 mod guard;
 mod histogram;
 mod lenient;
+mod model;
 mod outcome;
 mod price;
 mod provider;
+mod refusal;
+mod score;
 pub mod sync;
 mod table;
 mod virtual_model;
@@ -22,14 +25,17 @@ pub use canonical::{
     without_feed, without_orphans,
 };
 pub use decision::{
-    breaker_state, candidates, check_tags, exclusions, route_profile, route_state, usd, wire_strategy,
+    breaker_state, candidates, check_tags, exclusions, route_profile, route_state, session, usd,
+    wire_strategy,
 };
 pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};
 pub use lenient::{Lenient, routing_table_lenient};
+pub use model::{fleet_models, wire_model, wire_outputs};
 pub use outcome::{Reported, outcome, reported, wire_outcome};
 pub use price::{
     PRICE_ENTRIES_MAX, checked_price, is_from_feed, usd as written_usd, valid_from_unix_ms, wire_price,
 };
 pub use provider::PROBE_MODEL;
+pub use refusal::{Binding, binding};
 pub use table::routing_table;

@@ -54,6 +54,8 @@ const VERBOSITY_STRENGTH: f64 = 5.0;
 const VERBOSITY_RANGE: (f64, f64) = (0.05, 20.0);
 /// Of a whole answer of which nothing is known, this share is taken for the wait.
 const WAIT_SHARE: f64 = 0.2;
+/// What was kept over a restart counts as so many samples at most.
+const RESTORED_SAMPLES: u64 = 50;
 /// Seconds per token that are assumed first.
 pub(crate) const TPOT_GUESS_S: f64 = 0.02;
 
@@ -88,6 +90,23 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
+    /// One that knows what was published of it at `at`.
+    pub(crate) fn restored(model: &DeploymentModel, at: Timestamp) -> Self {
+        let Coefficients { samples, ln_ttft, ln_tpot, beta, tpot_beta, sigma2, verbosity } = model.slow;
+        let mut learner = Self {
+            ttft: Regression::restored(ln_ttft, samples.min(RESTORED_SAMPLES)),
+            load: Load::restored(beta, at),
+            tpot_load: Load::restored(tpot_beta, at),
+            sigma2: Some(sigma2),
+            newest: model.newest_age.map(|age| at - age),
+            ..Self::default()
+        };
+        let weight = samples.min(RESTORED_SAMPLES) as f64;
+        learner.tpot.add(at, ln_tpot, weight, SLOW_TAU_S);
+        learner.verbosity.add(at, verbosity, weight, SLOW_TAU_S);
+        learner
+    }
+
     /// One attempt that ended. `in_flight`: requests it met there, itself included.
     /// `expected_output`: tokens that its kind has on average.
     /// The answer is what [`Self::answer`] says.

@@ -34,6 +34,18 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// One that learned about this beta: two groups of samples on its line.
+    pub(crate) fn restored(beta: f64, at: Timestamp) -> Self {
+        let mut load = Self { at, ..Self::default() };
+        if beta > 0.0 {
+            let far = math::finite(0.9 / beta, 2.0, 9.0, 2.0);
+            for n in [1.0, far] {
+                (0..SAMPLES_MIN as u32).for_each(|_| load.learn(at, n, (1.0 - beta * n).max(0.0)));
+            }
+        }
+        load
+    }
+
     /// A request that met `in_flight` requests, itself included, and took `ratio` =
     /// expected time without load / time taken.
     pub(crate) fn learn(&mut self, now: Timestamp, in_flight: f64, ratio: f64) {

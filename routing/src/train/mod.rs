@@ -159,6 +159,24 @@ impl Trainer {
         FleetModels { agents: self.agents.len() as u32, models, outputs: self.outputs.publish(now) }
     }
 
+    /// Begins with what a trainer published at `at`: the slow parts, as far as they are
+    /// published, with the doubt that samples of the past deserve. What was of the moment
+    /// is over.
+    pub fn restore(&mut self, models: &FleetModels, at: Timestamp) {
+        for (name, model) in &models.models {
+            if model.slow.is_sane()
+                && model.slow.samples > 0
+                && let Some(lane) = lane(&mut self.lanes, name)
+            {
+                lane.learner = Learner::restored(model, at);
+                lane.newest = at;
+            }
+        }
+        if !models.outputs.is_empty() {
+            self.outputs.adopt(&models.outputs, at);
+        }
+    }
+
     /// Forgets deployments that `keep` does not name.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.lanes.retain(|name, _| keep(name));

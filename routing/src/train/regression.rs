@@ -18,6 +18,8 @@ const TAU_S: f64 = 1_800.0;
 const NOISE: f64 = 0.1;
 /// Variance of the coefficients before the first sample, and the most it may grow to.
 const DOUBT: Features = [1.0, 0.15, 0.15];
+/// Share of the first doubt that is left in what was kept over a restart.
+const RESTORED_DOUBT: f64 = 0.1;
 /// No input makes the time to first token grow faster than by its square.
 const SLOPE_MAX: f64 = 2.0;
 /// Before anything is known: a long input takes somewhat longer.
@@ -53,6 +55,13 @@ impl Default for Regression {
 }
 
 impl Regression {
+    /// One that learned these from so many samples; doubt as after some.
+    pub(crate) fn restored(coefficients: Features, samples: u64) -> Self {
+        let fresh = Self::default();
+        let covariance = fresh.covariance.map(|row| row.map(|value| value * RESTORED_DOUBT));
+        Self { coefficients, covariance, samples }
+    }
+
     pub(crate) const fn coefficients(&self) -> &Features {
         &self.coefficients
     }

@@ -17,6 +17,12 @@ mod check;
 pub use builtin::{FLEETS, SCENARIOS, acceptance};
 pub use check::InvalidScenario;
 
+// A provider whose answers take 1 s to the first token and 3 s from there, of which the
+// load is felt to 0.3, serves at most capacity / 11.8 s by the law `queue`. By the
+// others it does so with these strengths, the law `power` at steepness 3.
+const SAME_PEAK_POWER: f64 = 8.0;
+const SAME_PEAK_LINEAR: f64 = 6.2;
+
 /// One experiment, without policy, traffic source and seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -317,11 +323,20 @@ impl Scenario {
         Ok(changed)
     }
 
-    /// The same, with providers that slow down by another law.
+    /// The same, with providers that slow down by another law, and serve about as many
+    /// requests per second at most.
     #[must_use]
     pub fn with_congestion(&self, law: Law) -> Self {
         let providers = self.providers().iter().cloned().map(|mut provider| {
-            provider.model.congestion.law = law;
+            let congestion = &mut provider.model.congestion;
+            if congestion.law != law {
+                congestion.strength = match law {
+                    Law::Power => SAME_PEAK_POWER,
+                    Law::Linear => SAME_PEAK_LINEAR,
+                    Law::Queue => congestion.strength,
+                };
+            }
+            congestion.law = law;
             provider
         });
         Self { fleet: Fleet::Listed(providers.collect()), ..self.clone() }

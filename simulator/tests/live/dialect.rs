@@ -119,7 +119,8 @@ async fn bad_bodies_get_400_unknown_paths_404_and_a_wrong_key_401() {
 
 #[tokio::test]
 async fn limits_and_chance_of_the_model_show_on_the_wire() {
-    let limits = RateLimits { requests_per_minute: Some(1), tokens_per_minute: None };
+    let limits =
+        RateLimits { requests_per_minute: Some(1), tokens_per_minute: None, ..RateLimits::default() };
     let server = start(LiveProvider::new(ProviderModel { limits, ..model() }, 1)).await;
     assert_eq!(server.chat(false).await.unwrap().status(), 200);
     let refused = server.chat(false).await.unwrap();

@@ -130,12 +130,12 @@ impl Reporter {
 
     /// Takes the counts since the last time into the backlog. False: there were none.
     pub(super) fn fold(&self) -> bool {
-        let window = self.context.recorder.take();
+        let taken = self.context.recorder.take();
         let uncounted = self.context.recorder.take_overflowed();
         if uncounted > 0 {
             tracing::warn!(uncounted, "too many pairs of deployment and model to count");
         }
-        let targets: Vec<_> = window.iter().map(|(key, counts)| counts.to_wire(key)).collect();
+        let targets: Vec<_> = taken.counts.iter().map(|(key, counts)| counts.to_wire(key)).collect();
         let mut state = self.state.lock();
         let now = Instant::now();
         let covered = now.duration_since(state.window_start);
@@ -143,7 +143,10 @@ impl Reporter {
         if targets.is_empty() {
             return false;
         }
-        state.backlog.add(Window::new((self.context.wall_clock)(), covered, targets));
+        state.backlog.add(
+            Window::new((self.context.wall_clock)(), covered, targets)
+                .with_samples(taken.samples.into_wire(now)),
+        );
         state.unkept = true;
         true
     }

@@ -177,6 +177,7 @@ impl World {
             verdicts: self.verdicts.clone(),
             orders: self.orders.clone(),
             report_interval: self.report_interval.clone(),
+            models: Arc::default(),
             in_flight: Arc::default(),
         };
         AbortOnDropHandle::new(tokio::spawn(run_sync(context, shutdown.clone())))

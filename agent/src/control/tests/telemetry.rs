@@ -18,6 +18,12 @@ pub(super) fn record(recorder: &Recorder, count: u64) {
             tokens: Some((Tokens { input: 3, cached_input: 0, output: 4 }, UsageSource::Provider)),
             cost: Some(NanoUsd(10)),
             faulted: false,
+            was_running: false,
+            stream: false,
+            input_tokens: 3,
+            max_output_tokens: None,
+            in_flight: 1,
+            predicted_ttft: None,
         });
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::sync::watch;
 use tonic::Status;
 use trunkline_proto::{
     convert::{breaker_state, candidates, exclusions, route_state, wire_strategy},
@@ -27,6 +28,7 @@ use trunkline_routing::{
 use super::unix_ms;
 use crate::{
     grpc::wire_version,
+    learning::{Learning, Published},
     repository::{ConfigState, Repository, VerdictSet, VerdictState},
 };
 
@@ -36,6 +38,7 @@ pub(super) struct Brain {
     registry: Registry,
     zero: Instant,
     bound: Option<Bound>,
+    models: watch::Receiver<Arc<Published>>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,8 +49,10 @@ struct Bound {
 }
 
 impl Brain {
-    pub(super) fn new() -> Self {
-        Self { registry: Registry::new(), zero: Instant::now(), bound: None }
+    pub(super) fn new(learning: &Learning) -> Self {
+        let mut models = learning.subscribe();
+        models.mark_changed();
+        Self { registry: Registry::new(), zero: Instant::now(), bound: None, models }
     }
 
     /// Decides, and takes a turn.
@@ -76,7 +81,7 @@ impl Brain {
             model: model.to_owned(),
             strategy: wire_strategy(route.model.strategy).into(),
             version: Some(wire_version(&table.version)),
-            candidates: candidates(table, &decision, breaker),
+            candidates: candidates(table, route.model, &decision, breaker),
             excluded: exclusions(table, &decision),
             ..Decision::default()
         })
@@ -133,6 +138,10 @@ impl Brain {
     fn bind(&mut self, repository: &Repository) -> Bound {
         let (state, verdicts) = (repository.state(), repository.verdicts());
         let now = self.now();
+        if self.models.has_changed().is_ok_and(|changed| changed) {
+            let published = Arc::clone(&self.models.borrow_and_update());
+            self.registry.adopt(published.models(), now);
+        }
         let binding = match &self.bound {
             Some(bound) if Arc::ptr_eq(&bound.state, &state) => {
                 if Arc::ptr_eq(&bound.verdicts, &verdicts) {

@@ -62,7 +62,8 @@ pub(super) struct Routing {
 
 impl Routing {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, brain: Arc::new(Mutex::new(Brain::new())), decisions: Decisions::default() }
+        let brain = Arc::new(Mutex::new(Brain::new(&context.learning)));
+        Self { context, brain, decisions: Decisions::default() }
     }
 
     fn tenant(&self, metadata: &MetadataMap) -> Result<Option<String>, Status> {
@@ -140,6 +141,7 @@ impl RoutingService for Routing {
         let opened =
             self.brain.lock().learn(repository, &request.deployment, &decision.tenant, &outcome.classified);
         self.context.reports.add(outcome.counts(opened)).await.map_err(|error| refuse::commit(&error))?;
+        self.context.learning.teach(outcome.lesson());
         self.decisions.update(&request.decision_id, |decision| {
             if outcome.attempt.outcome() == OutcomeClass::Ok {
                 decision.chosen.clone_from(&request.deployment);

@@ -2,17 +2,22 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use tokio::time::Instant;
 use tonic::Status;
 use trunkline_proto::{
     convert::{reported, wire_outcome},
     routing::v1::ReportOutcomeRequest,
     status,
+    telemetry::v1::AttemptSample,
     types::v1::{Attempt, Decision, OutcomeClass as WireOutcome},
 };
 use trunkline_routing::{classify::Classified, table::RoutingTable};
 
 use super::unix_ms;
-use crate::stats::{Key, totals::Totals};
+use crate::{
+    learning::Lesson,
+    stats::{Key, totals::Totals},
+};
 
 /// A report that was checked.
 #[derive(Debug)]
@@ -48,9 +53,34 @@ impl Outcome {
             cost_nano_usd: cost,
             started_after: None,
             fault: String::new(),
+            // The service made it.
+            start: 0,
         };
         let key = Key { deployment: request.deployment.clone(), model: decision.model.clone() };
         Ok(Self { classified: said.classified, attempt, key })
+    }
+
+    /// What is learned from it: the service is one agent more, without a name.
+    pub(super) fn lesson(&self) -> Lesson {
+        let usage = self.attempt.usage.unwrap_or_default();
+        let sample = AttemptSample {
+            deployment: self.key.deployment.clone(),
+            model: self.key.model.clone(),
+            outcome: self.attempt.outcome,
+            started_before_end: self.attempt.duration,
+            duration: self.attempt.duration,
+            ttft: self.attempt.ttft,
+            input_tokens: usage.input_tokens,
+            cached_input_tokens: usage.cached_input_tokens,
+            output_tokens: usage.output_tokens,
+            ..AttemptSample::default()
+        };
+        Lesson {
+            agent_id: String::new(),
+            received: Instant::now(),
+            samples: vec![sample],
+            running: HashMap::new(),
+        }
     }
 
     /// What statistics count.

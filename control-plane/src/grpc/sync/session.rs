@@ -30,6 +30,7 @@ use super::{
 use crate::{
     budgets::Line,
     grpc::{Context, wire_duration, wire_version},
+    learning::Published,
     metrics::{UpdateKind, UpdateLabels},
     registry::Connection,
     repository::ConfigState,
@@ -66,6 +67,9 @@ pub(super) struct Session {
     /// What the agent was told. None: nothing.
     orders: Option<Orders>,
     publications: u64,
+    models: watch::Receiver<Arc<Published>>,
+    /// The newest models that the agent was told.
+    models_told: u64,
     turn: Turn,
     outgoing: Option<Outgoing>,
     heard: Instant,
@@ -118,6 +122,8 @@ impl Session {
             progress: Progress::new(held),
             heard: Instant::now(),
             budgets: context.budgets.line(connection.agent_id()),
+            models: context.learning.subscribe(),
+            models_told: 0,
             context,
             fleet,
             connection,
@@ -140,6 +146,7 @@ impl Session {
     async fn serve(&mut self, inbound: &mut Streaming<SyncRequest>) -> Result<(), End> {
         self.welcome().await?;
         self.publish().await?;
+        self.tell_models();
         loop {
             let wake = self.update().await?;
             let alive_until = self.heard + LIVENESS_TIMEOUT;
@@ -169,6 +176,7 @@ impl Session {
                     self.hand_over();
                 }
                 () = self.turn.granted() => {}
+                Ok(()) = self.models.changed() => self.tell_models(),
                 changed = self.config.changed() => if changed.is_err() { return Err(End::Stopping) },
                 () = tokio::time::sleep_until(wake.unwrap_or(alive_until)), if wake.is_some() => {}
                 () = tokio::time::sleep_until(alive_until) => return Err(silent().into()),
@@ -266,6 +274,17 @@ impl Session {
         if outgoing.next >= outgoing.parts.len() {
             self.progress.handed_over(outgoing.since);
             self.outgoing = None;
+        }
+    }
+
+    /// What was learned since the agent was told last. An agent that does not read now is
+    /// told all of it with the next publication.
+    fn tell_models(&mut self) {
+        let published = Arc::clone(&self.models.borrow_and_update());
+        let Some(models) = published.message_after(self.models_told) else { return };
+        let message = Some(sync_response::Message::FleetModels(models));
+        if self.outbox.try_send(Ok(SyncResponse { message })).is_ok() {
+            self.models_told = published.seq();
         }
     }
 
