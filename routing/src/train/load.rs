@@ -14,6 +14,8 @@ const TAU_S: f64 = 900.0;
 /// which are 0.3 and 0.01.
 const PRIOR: f64 = 0.01;
 const RIDGE: f64 = 900.0;
+/// A beta that was learned before counts up to this.
+const PRIOR_MAX: f64 = 0.3;
 /// At the mean load, 1 - beta n stays over 1 - 1 / this.
 const MEAN_ROOM: f64 = 1.05;
 /// Base / TTFT of one sample, at most: a lucky one says little.
@@ -25,6 +27,8 @@ const LEFT_MAX: f64 = 1.2;
 /// Sums of the regression.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
+    /// None: the usual.
+    prior: Option<f64>,
     weight: f64,
     n: f64,
     z: f64,
@@ -34,16 +38,9 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// One that learned about this beta: two groups of samples on its line.
+    /// One that starts from this beta, as it was learned before.
     pub(crate) fn restored(beta: f64, at: Timestamp) -> Self {
-        let mut load = Self { at, ..Self::default() };
-        if beta > 0.0 {
-            let far = math::finite(0.9 / beta, 2.0, 9.0, 2.0);
-            for n in [1.0, far] {
-                (0..SAMPLES_MIN as u32).for_each(|_| load.learn(at, n, (1.0 - beta * n).max(0.0)));
-            }
-        }
-        load
+        Self { at, prior: Some(math::finite(beta, 0.0, PRIOR_MAX, PRIOR)), ..Self::default() }
     }
 
     /// A request that met `in_flight` requests, itself included, and took `ratio` =
@@ -65,13 +62,14 @@ impl Load {
 
     /// Share of the unloaded speed that each request in flight takes.
     pub(crate) fn beta(&self) -> f64 {
+        let prior = self.prior.unwrap_or(PRIOR);
         if self.weight < 1.0 {
-            return PRIOR;
+            return prior;
         }
         let (mean_n, mean_z) = (self.n / self.weight, self.z / self.weight);
         let var_n = (self.nn - self.n * mean_n).max(0.0);
         let cov = self.nz - self.n * mean_z;
-        let slope = (RIDGE * PRIOR * mean_z - cov) / (var_n + RIDGE);
+        let slope = (RIDGE * prior * mean_z - cov) / (var_n + RIDGE);
         let at_zero = mean_z + slope * mean_n;
         if slope <= 0.0 || at_zero <= 0.0 {
             return 0.0;
