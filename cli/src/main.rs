@@ -15,7 +15,9 @@ mod export;
 mod failure;
 mod get;
 mod json;
+mod keys;
 mod log;
+mod prices;
 mod probe;
 mod rollback;
 mod signal;
@@ -70,6 +72,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Rollback(args) => rollback::run(args).await?,
         Command::Drain(args) => drain::run(args).await?,
         Command::Fault(args) => drill::run(args).await?,
+        Command::Prices(args) => prices::run(args).await?,
+        Command::Keys(args) => keys::run(args).await?,
         Command::Watch(args) => watch::run(args).await?,
         Command::Probe(args) => probe::run(args).await?,
         Command::SimulateProvider(args) => simulate::run(args).await?,

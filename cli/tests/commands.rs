@@ -52,6 +52,7 @@ impl Setting {
             recovery: Recovery::default(),
             config: None,
             security: Security::default(),
+            price_feed: None,
         };
         let running = start(options, stop.clone()).await.unwrap();
         let url = format!("http://{}", running.grpc_addr);

@@ -1,9 +1,11 @@
 //! The flags of `trunkline-control-plane`; each is also an environment variable.
 //! Parsing only: what they mean is carried out in `start` and `main`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum, builder::BoolishValueParser};
+
+use crate::prices::Format;
 
 /// Trunkline's control plane: keeps the configuration, streams routing tables to
 /// agents, takes their telemetry.
@@ -54,6 +56,33 @@ pub struct Flags {
     /// When the configuration document is applied.
     #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_CONFIG_POLICY", value_enum, default_value_t = ConfigPolicy::Bootstrap)]
     pub config_policy: ConfigPolicy,
+
+    /// Price list to poll, https. What it says of models that are deployed becomes price
+    /// entries; jumps are held back.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_PRICE_FEED", value_name = "URL")]
+    pub price_feed: Option<String>,
+
+    /// What the price list is written in.
+    #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_PRICE_FEED_FORMAT", value_enum, default_value_t = Format::Litellm)]
+    pub price_feed_format: Format,
+
+    /// How often the price list is asked for, 1s to 24h.
+    #[arg(
+        long,
+        env = "TRUNKLINE_CONTROL_PLANE_PRICE_FEED_INTERVAL",
+        default_value = "1h",
+        value_parser = interval,
+        value_name = "DURATION"
+    )]
+    pub price_feed_interval: Duration,
+
+    /// Allow a price list on loopback or a private network, and http.
+    #[arg(
+        long,
+        env = "TRUNKLINE_CONTROL_PLANE_PRICE_FEED_ALLOW_PRIVATE",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub price_feed_allow_private: bool,
 
     /// Certificate of both listeners, PEM, with its chain. A replaced file is picked up.
     #[arg(long, env = "TRUNKLINE_CONTROL_PLANE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
@@ -112,6 +141,23 @@ pub enum LogFormat {
     Json,
 }
 
+/// `30s`, `10m`, `1h`: 1 s to 24 h.
+fn interval(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not 1s to 24h, as in 10m");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let seconds: u64 = number.parse().map_err(|_| wrong())?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(wrong()),
+    };
+    let interval = seconds.checked_mul(unit).map(Duration::from_secs);
+    let day = Duration::from_hours(24);
+    interval.filter(|it| (Duration::from_secs(1)..=day).contains(it)).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +171,16 @@ mod tests {
             }
             let variable = argument.get_env().unwrap().to_str().unwrap();
             assert!(variable.starts_with("TRUNKLINE_CONTROL_PLANE_"), "{variable}");
+        }
+    }
+
+    #[test]
+    fn intervals_are_a_second_to_a_day() {
+        for (text, seconds) in [("1s", 1), ("10m", 600), ("24h", 86_400)] {
+            assert_eq!(interval(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "5", "s", "0s", "25h", "-1s", "1d", "99999999999999999999h"] {
+            assert!(interval(text).is_err(), "{text}");
         }
     }
 }

@@ -12,7 +12,7 @@ mod grpc;
 mod learning;
 mod metrics;
 mod ops;
-mod prices;
+pub mod prices;
 mod registry;
 pub mod repository;
 pub mod security;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use trunkline_control_plane::{
     config::{Flags, LogFormat},
+    prices::FeedSource,
     security::{Security, TlsFiles},
     start::{ConfigSource, Listen, Options, Recovery, StartError, start},
 };
@@ -77,6 +78,12 @@ async fn serve(flags: Flags) -> anyhow::Result<()> {
         recovery: Recovery { accept_rollback: flags.accept_rollback, import_state: flags.import_state },
         config,
         security,
+        price_feed: flags.price_feed.map(|url| FeedSource {
+            url,
+            format: flags.price_feed_format,
+            interval: flags.price_feed_interval,
+            allow_private: flags.price_feed_allow_private,
+        }),
     };
     let shutdown = CancellationToken::new();
     // Before anything is announced, so that no signal is missed.

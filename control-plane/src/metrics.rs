@@ -16,6 +16,7 @@ use trunkline_proto::types::v1::OutcomeClass;
 
 use crate::{
     access::Refused,
+    prices::metrics::PriceGauges,
     registry::Registry,
     repository::{Repository, StoreHealth},
     stats::Stats,
@@ -123,6 +124,11 @@ impl Metrics {
             watchers,
             lessons_lost,
         }
+    }
+
+    /// Shows prices as well.
+    pub(crate) fn register_prices(&mut self, prices: PriceGauges) {
+        self.metered.register_collector(Box::new(prices));
     }
 
     /// OpenMetrics text.

@@ -31,6 +31,11 @@ use crate::{
     learning::Learning,
     metrics::Metrics,
     ops,
+    prices::{
+        FeedSource, FeedUrlRefused,
+        metrics::PriceGauges,
+        poll::{FeedStatus, Poller},
+    },
     registry::Registry,
     repository::{CommitError, OpenError, Repository, RepositoryOptions},
     security::Security,
@@ -55,6 +60,8 @@ pub struct Options {
     pub config: Option<ConfigSource>,
     /// Who may reach it. Needed beyond loopback.
     pub security: Security,
+    /// A price list to poll.
+    pub price_feed: Option<FeedSource>,
 }
 
 /// What an operator decided about a store that is missing or older than it was.
@@ -122,6 +129,9 @@ pub enum StartError {
         /// All that is wrong, one a line.
         problems: String,
     },
+    /// The price list is none that may be polled.
+    #[error(transparent)]
+    PriceFeed(#[from] FeedUrlRefused),
     /// The store does not open.
     #[error("open the store: {0}")]
     Open(#[from] OpenError),
@@ -140,7 +150,9 @@ impl StartError {
     /// Whether the operator's input is wrong: starting again won't help.
     pub const fn is_input(&self) -> bool {
         match self {
-            Self::Exposed(_) | Self::Tls(_) | Self::Tokens(_) | Self::Config { .. } => true,
+            Self::Exposed(_) | Self::Tls(_) | Self::Tokens(_) | Self::Config { .. } | Self::PriceFeed(_) => {
+                true
+            }
             Self::Open(error) => error.is_input(),
             Self::Listen { .. } | Self::Commit(_) | Self::Telemetry(_) | Self::Join(_) => false,
         }
@@ -185,8 +197,15 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         loaded.map_err(|error: LoadError| StartError::Telemetry(error.to_string()))?;
 
     let (keeper, budgets) = Keeper::new(Arc::clone(&repository), SystemTime::now);
+    let price_feed = Arc::new(FeedStatus::default());
+    let poller = options
+        .price_feed
+        .map(|source| Poller::new(source, Arc::clone(&repository), Arc::clone(&price_feed)));
+    let poller = poller.transpose()?;
     let registry = Arc::new(Registry::new());
-    let metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
+    let mut metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
+    metrics
+        .register_prices(PriceGauges { repository: Arc::clone(&repository), feed: Arc::clone(&price_feed) });
     let apps_need_keys = security.apps_need_keys(grpc_addr);
     let refused = metrics.calls_refused.clone();
     let access = Access::new(security.tokens.clone(), Arc::clone(&repository), apps_need_keys, refused);
@@ -201,6 +220,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         pace: Pace::default(),
         metrics: Arc::new(metrics),
         previews: Arc::new(Semaphore::new(grpc::PREVIEWS_MAX)),
+        price_feed,
         instance: uuid::Uuid::new_v4().to_string(),
         shutdown: shutdown.clone(),
         tasks: TaskTracker::new(),
@@ -218,6 +238,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let scheme = security.scheme();
     others.spawn(ops::serve(ops_listener, ops_tls, pages, shutdown.clone()));
     others.spawn(security.follow(shutdown.clone()));
+    if let Some(poller) = poller {
+        others.spawn(poller.run(shutdown.clone()));
+    }
     others.spawn(expire(Arc::clone(&repository), shutdown.clone()));
     let incoming = incoming(grpc_listener, grpc_tls, access.limits());
     let grpc = others.spawn(grpc::serve(incoming, access, context));

@@ -20,6 +20,7 @@ mod knobs;
 mod local_errors;
 mod main_job;
 mod mid_stream;
+mod prices;
 mod reconnect_storm;
 mod secrets;
 mod skew;

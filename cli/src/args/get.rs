@@ -51,6 +51,8 @@ pub(crate) enum Listing {
     Audit(AuditArgs),
     /// Drills that are active.
     Faults,
+    /// What deployments cost now and later, and prices that are held back.
+    Prices,
     /// Counts of each deployment over time.
     History(HistoryArgs),
 }

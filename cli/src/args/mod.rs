@@ -4,6 +4,7 @@ mod compare;
 mod connection;
 mod drill;
 mod get;
+mod prices;
 mod up;
 mod value;
 
@@ -20,6 +21,7 @@ pub(crate) use self::{
     connection::Connection,
     drill::{Effect, FaultArgs, FaultCommand, InjectArgs},
     get::{AuditArgs, GetArgs, HistoryArgs, Listing, ListingFormat, StatsArgs},
+    prices::{ImportArgs, KeysArgs, KeysCommand, PriceListFormat, PricesArgs, PricesCommand},
     up::{LogArgs, LogFormat, UpArgs},
     value::duration,
 };
@@ -67,6 +69,10 @@ pub(crate) enum Command {
     Drain(DrainArgs),
     /// Begin or end a drill: a labelled fault that ends by itself.
     Fault(FaultArgs),
+    /// Prices from price lists.
+    Prices(PricesArgs),
+    /// Keys of apps.
+    Keys(KeysArgs),
     /// Follow the configuration: what is there, and then each change.
     ///
     /// Ends with Ctrl-C. When the control plane goes away it waits for it and goes on

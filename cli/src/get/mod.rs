@@ -5,6 +5,7 @@ mod audit;
 mod breakers;
 mod faults;
 mod history;
+mod prices;
 mod revisions;
 mod stats;
 
@@ -65,6 +66,14 @@ async fn listing(
             let list =
                 control_plane.call(request, async |admin, request| admin.list_faults(request).await).await?;
             show(output, "ListFaultsResponse", &list, faults::table)?
+        }
+        Listing::Prices => {
+            let list = prices::entries(control_plane).await?;
+            let deployments = match output {
+                ListingFormat::Table => prices::deployments(control_plane).await?,
+                ListingFormat::Json => Vec::new(),
+            };
+            show(output, "ListPriceEntriesResponse", &list, |list| prices::table(list, &deployments, now))?
         }
         Listing::History(args) => {
             let history = history::all(control_plane, &args, now).await?;

@@ -48,6 +48,7 @@ impl Parts {
             recovery: Recovery::default(),
             config: args.config.as_deref().map(|path| config_source(path, args)).transpose()?,
             security: Security { insecure: args.insecure, ..Security::default() },
+            price_feed: None,
         };
         let stop = self.control_plane.stop.clone();
         let running = start(options, stop).await.map_err(|error| {

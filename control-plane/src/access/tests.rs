@@ -133,6 +133,7 @@ fn options(security: Security, app_keys: bool) -> Options {
         recovery: Recovery::default(),
         config: app_keys.then_some(config),
         security,
+        price_feed: None,
     }
 }
 

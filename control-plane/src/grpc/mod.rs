@@ -25,6 +25,7 @@ use crate::{
     budgets::Budgets,
     learning::Learning,
     metrics::Metrics,
+    prices::poll::FeedStatus,
     registry::Registry,
     repository::{Repository, StoreHealth},
     stats::{Stats, merger::Reports, pace::Pace},
@@ -69,6 +70,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<Metrics>,
     /// Places for previews of writes.
     pub(crate) previews: Arc<Semaphore>,
+    /// The price list that is polled.
+    pub(crate) price_feed: Arc<FeedStatus>,
     /// Another one at each start.
     pub(crate) instance: String,
     pub(crate) shutdown: CancellationToken,

@@ -15,7 +15,7 @@ const MODELS_MAX: usize = 50_000;
 
 /// What a feed is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
+pub enum Format {
     /// model_prices_and_context_window.json of LiteLLM.
     Litellm,
     /// `/models` as OpenRouter answers it.

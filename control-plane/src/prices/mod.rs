@@ -8,8 +8,13 @@
 //! ```
 
 pub(crate) mod feed;
+mod fetch;
 mod litellm;
 pub(crate) mod matching;
+pub(crate) mod metrics;
 mod number;
 mod openrouter;
 pub(crate) mod plan;
+pub(crate) mod poll;
+
+pub use self::{feed::Format, fetch::FeedUrlRefused, poll::FeedSource};

@@ -5,6 +5,7 @@ mod agents;
 mod api_keys;
 mod drills;
 mod history;
+mod price_feed;
 mod prices;
 mod revisions;
 mod routing;

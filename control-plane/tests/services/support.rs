@@ -101,6 +101,7 @@ pub(crate) fn options() -> Options {
         recovery: Recovery::default(),
         config: None,
         security: Security::default(),
+        price_feed: None,
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn list(
     sorted.sort_by(|one, other| one.name.cmp(&other.name));
     let (entries, next_page_token) = page.cut(&listing, &state, sorted, |entry| &entry.name);
     let price_entries = entries.into_iter().cloned().map(with_etag).collect();
-    Ok(ListPriceEntriesResponse { price_entries, next_page_token })
+    Ok(ListPriceEntriesResponse { price_entries, next_page_token, feed: context.price_feed.now() })
 }
 
 pub(super) async fn create(
