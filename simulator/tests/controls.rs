@@ -1,6 +1,8 @@
 //! Each acceptance scenario is hard: what must fail in it fails, and for its reason. Run
 //! without the decision core, so that no change of a policy changes this.
 
+#![expect(clippy::unwrap_used, reason = "what is missing fails the test")]
+
 use trunkline_simulator::{
     run::{RunReport, report::Span, run},
     scenario::acceptance,

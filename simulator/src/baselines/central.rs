@@ -4,7 +4,6 @@
 use rand::{RngExt, rngs::StdRng};
 
 use super::{Ask, At, Ended, Picker, smallest};
-use crate::math;
 
 /// Weight of a new latency.
 const EWMA_SHARE: f64 = 0.2;
@@ -59,11 +58,12 @@ pub(super) struct Central {
     mean_s: Vec<f64>,
     errors: Vec<f64>,
     weights: Vec<f64>,
+    /// Whether it said anything yet; before that its agents draw.
+    spoken: bool,
 }
 
 impl Central {
     pub(super) fn argmin(count: usize, every_s: f64) -> Self {
-        // The best of a fleet that nobody measured is its first; weights are equal.
         Self::new(count, every_s, true)
     }
 
@@ -79,13 +79,14 @@ impl Central {
             mean_s: vec![0.0; count],
             errors: vec![0.0; count],
             weights: vec![1.0; count],
+            spoken: false,
         }
     }
 }
 
 impl Picker for Central {
     fn pick(&mut self, ask: &Ask<'_, '_>, chance: &mut StdRng) -> Option<usize> {
-        if self.argmin && self.weights.iter().any(|weight| *weight != 1.0) {
+        if self.argmin && self.spoken {
             return smallest(ask.open, |at| -self.weights[at]);
         }
         let total: f64 = ask.open.iter().map(|at| self.weights[*at]).sum();
@@ -136,6 +137,6 @@ impl Picker for Central {
                 *weight = weight.max(WEIGHT_MIN * largest);
             }
         }
-        debug_assert!(math::sqrt(largest).is_finite());
+        self.spoken = true;
     }
 }

@@ -98,10 +98,9 @@ impl Picker for LowestCost {
 /// Tells a cooldown how an attempt ended.
 pub(super) fn note(cooldown: &mut Cooldown, at: At, ended: &Ended) {
     match ended {
-        Ended::Answered { .. } => cooldown.succeeded(at.deployment, at.now_s),
+        // One that breaks off was counted as a success at its first token.
+        Ended::Answered { .. } | Ended::Broke => cooldown.succeeded(at.deployment, at.now_s),
         Ended::Failed { status, .. } => cooldown.failed(at.deployment, at.now_s, *status),
         Ended::TimedOut { .. } => cooldown.failed(at.deployment, at.now_s, 408),
-        // Counted as a success at its first token.
-        Ended::Broke => cooldown.succeeded(at.deployment, at.now_s),
     }
 }

@@ -72,16 +72,16 @@ impl Picker for Prequal {
     fn pick(&mut self, ask: &Ask<'_, '_>, chance: &mut StdRng) -> Option<usize> {
         self.probe(ask, chance);
         let hot_from = self.hot_from();
-        let usable = || self.pool.iter().filter(|probe| ask.open.contains(&probe.deployment));
-        let cold = usable().filter(|probe| probe.in_flight < hot_from);
-        let best = cold.min_by(|a, b| a.latency_s.total_cmp(&b.latency_s));
-        let best = best.or_else(|| usable().min_by_key(|probe| probe.in_flight)).copied()?;
+        let usable = || {
+            let probes = self.pool.iter().enumerate();
+            probes.filter(|(_, probe)| ask.open.contains(&probe.deployment))
+        };
+        let cold = usable().filter(|(_, probe)| probe.in_flight < hot_from);
+        let best = cold.min_by(|(_, a), (_, b)| a.latency_s.total_cmp(&b.latency_s));
+        let best = best.or_else(|| usable().min_by_key(|(_, probe)| probe.in_flight));
+        let (at, best) = best.map(|(at, probe)| (at, *probe))?;
         // A probe is used once.
-        if let Some(at) =
-            self.pool.iter().position(|probe| probe.deployment == best.deployment && probe.at_s == best.at_s)
-        {
-            self.pool.remove(at);
-        }
+        self.pool.remove(at);
         Some(best.deployment)
     }
 

@@ -105,12 +105,12 @@ impl Provider {
 
     /// What it charges.
     pub(crate) fn price(&self, now: Timestamp) -> PriceSpec {
-        let active = self.incidents.iter().filter(|incident| incident.is_active(now));
-        let prices = active.filter_map(|incident| match incident.effect {
+        let active = self.incidents.iter().rev().filter(|incident| incident.is_active(now));
+        let mut prices = active.filter_map(|incident| match incident.effect {
             Effect::Price(price) => Some(price),
             _ => None,
         });
-        prices.last().unwrap_or(self.spec.price)
+        prices.next().unwrap_or(self.spec.price)
     }
 
     /// What so many tokens cost.
@@ -177,7 +177,7 @@ impl Provider {
             Chance::Silent => Course::Silent,
             Chance::Empty => Course::Empty { after: ttft },
             Chance::Break => {
-                let breaks = Some(ttft + (total - ttft).mul_f64(noise.place));
+                let breaks = Some(ttft + total.saturating_sub(ttft).mul_f64(noise.place));
                 Course::Answer { ttft, total, output_tokens, breaks }
             }
             Chance::Fine => Course::Answer { ttft, total, output_tokens, breaks: None },
