@@ -24,8 +24,8 @@ pub const SCENARIOS: [(&str, &str); 20] = [
     ("16", include_str!("../../scenarios/16-daily-brownout-quiet.yaml")),
     ("17", include_str!("../../scenarios/17-two-providers.yaml")),
     ("18", include_str!("../../scenarios/18-mid-stream.yaml")),
-    ("F-black-hole", include_str!("../../scenarios/F-black-hole-fallback.yaml")),
-    ("F-outage", include_str!("../../scenarios/F-outage-fallback.yaml")),
+    ("F", include_str!("../../scenarios/F-fallback-black-hole.yaml")),
+    ("FO", include_str!("../../scenarios/FO-fallback-outage.yaml")),
 ];
 
 /// The fleets: name and YAML.
