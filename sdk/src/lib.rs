@@ -43,8 +43,8 @@ pub mod types {
             content_part::Part, stream_complete_response::Event,
         },
         types::v1::{
-            Attempt, BreakerState, Candidate, CostSource, Decision, Exclusion, ExclusionReason, OutcomeClass,
-            Strategy, Usage, Version,
+            Attempt, AttemptStart, BreakerState, Candidate, CostSource, Decision, Exclusion, ExclusionReason,
+            OutcomeClass, Score, ScoreBasis, Strategy, Usage, Version,
         },
     };
 }

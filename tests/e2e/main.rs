@@ -17,6 +17,7 @@ mod grpc_agent;
 mod grpc_control_plane;
 mod keys;
 mod knobs;
+mod learning;
 mod local_errors;
 mod main_job;
 mod mid_stream;

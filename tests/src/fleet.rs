@@ -203,7 +203,9 @@ async fn stream(state: &State, number: usize, applied: &mut Option<Version>) -> 
                         state.publications.fetch_add(1, Ordering::Relaxed);
                     }
                     sync_response::Message::Drain(_) => return Ok(()),
-                    sync_response::Message::HeartbeatAck(_) => {}
+                    sync_response::Message::HeartbeatAck(_)
+                    | sync_response::Message::BudgetGrant(_)
+                    | sync_response::Message::FleetModels(_) => {}
                 }
             }
             () = tokio::time::sleep_until(heartbeat_at) => {
