@@ -8,6 +8,7 @@ mod access;
 mod bootstrap;
 mod budgets;
 pub mod config;
+mod fleet;
 mod grpc;
 mod learning;
 mod metrics;

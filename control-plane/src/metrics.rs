@@ -13,6 +13,7 @@ use prometheus_client::{
     registry::Registry as Metered,
 };
 use trunkline_proto::types::v1::OutcomeClass;
+use trunkline_routing::fleet::State;
 
 use crate::{
     access::Refused,
@@ -42,6 +43,8 @@ pub(crate) struct Metrics {
     pub(crate) snapshots_waiting: Gauge,
     /// Agents that came back without all they had counted.
     pub(crate) telemetry_gaps: Counter,
+    /// Changes of breakers that the fleet's evidence, probes and time led to.
+    pub(crate) fleet_transitions: Counter,
     /// WatchResources streams that are open.
     pub(crate) watchers: Gauge,
     /// Reports whose samples nobody learned from.
@@ -99,6 +102,9 @@ impl Metrics {
         let snapshots_waiting = Gauge::default();
         let help = "Agents that wait for their turn to get a snapshot";
         metered.register("sync_snapshots_waiting", help, snapshots_waiting.clone());
+        let fleet_transitions = Counter::default();
+        let help = "Changes of the fleet's breakers by evidence, probes and time";
+        metered.register("fleet_breaker_transitions", help, fleet_transitions.clone());
         let watchers = Gauge::default();
         metered.register("watchers_connected", "Open WatchResources streams", watchers.clone());
         let telemetry_gaps = Counter::default();
@@ -121,6 +127,7 @@ impl Metrics {
             snapshots_under_way,
             snapshots_waiting,
             telemetry_gaps,
+            fleet_transitions,
             watchers,
             lessons_lost,
         }
@@ -182,6 +189,9 @@ struct DeploymentLabels {
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let forced = self.repository.verdicts().iter().count() as i64;
+        let open = self.repository.verdicts();
+        let open = open.fleet().filter(|one| one.forced.is_none() && one.record.state != State::Closed);
+        let open = open.count() as i64;
         let drills = self.repository.faults().iter().count() as i64;
         let drains = self.repository.drains().iter().count() as i64;
         let history = self.stats.occupied();
@@ -194,6 +204,7 @@ impl Collector for Now {
             ),
             ("agents_connected", "Agents with an open Sync stream", self.agents.connected() as i64),
             ("breakers_forced", "Breakers that an operator forces", forced),
+            ("breakers_open", "Breakers that are not closed for the fleet", open),
             ("faults_active", "Drills that agents are told to make", drills),
             ("drains_requested", "Agents that an operator takes out of service", drains),
             ("store_writable", "1 while the store takes writes", writable),

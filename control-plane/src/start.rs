@@ -26,6 +26,7 @@ use crate::{
     access::Access,
     bootstrap,
     budgets::Keeper,
+    fleet::{self, Fleet},
     grpc,
     grpc::{Context, ServeError},
     learning::Learning,
@@ -202,6 +203,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         .price_feed
         .map(|source| Poller::new(source, Arc::clone(&repository), Arc::clone(&price_feed)));
     let poller = poller.transpose()?;
+    let fleet = Fleet::new(repository.lease_end().await?, merger.known_agents());
     let registry = Arc::new(Registry::new());
     let mut metrics = Metrics::new(Arc::clone(&repository), Arc::clone(&registry), Arc::clone(&stats));
     metrics
@@ -213,7 +215,8 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let context = Arc::new(Context {
         repository: Arc::clone(&repository),
         registry,
-        stats,
+        fleet: Arc::clone(&fleet),
+        stats: Arc::clone(&stats),
         reports,
         budgets,
         learning,
@@ -241,6 +244,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     if let Some(poller) = poller {
         others.spawn(poller.run(shutdown.clone()));
     }
+    let transitions = context.metrics.fleet_transitions.clone();
+    let breakers = fleet::Keeper { fleet, repository: Arc::clone(&repository), stats, transitions };
+    others.spawn(breakers.run(shutdown.clone()));
     others.spawn(expire(Arc::clone(&repository), shutdown.clone()));
     let incoming = incoming(grpc_listener, grpc_tls, access.limits());
     let grpc = others.spawn(grpc::serve(incoming, access, context));

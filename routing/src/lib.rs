@@ -16,6 +16,7 @@ pub mod caps;
 pub mod classify;
 pub mod decide;
 pub mod eligibility;
+pub mod fleet;
 pub mod hint;
 pub mod histogram;
 pub mod hold;

@@ -23,6 +23,7 @@ use trunkline_transport::incoming::Connection;
 use crate::{
     access::{Access, GuardLayer},
     budgets::Budgets,
+    fleet::Fleet,
     learning::Learning,
     metrics::Metrics,
     prices::poll::FeedStatus,
@@ -60,6 +61,8 @@ pub(crate) const PREVIEWS_MAX: usize = 2;
 pub(crate) struct Context {
     pub(crate) repository: Arc<Repository>,
     pub(crate) registry: Arc<Registry>,
+    /// Breakers of the fleet.
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) reports: Reports,
     pub(crate) budgets: Budgets,

@@ -18,6 +18,7 @@ use trunkline_proto::{
 use super::{Context, wire_duration};
 use crate::{
     access::Principal,
+    fleet::Evidence,
     grpc::refuse,
     learning::Lesson,
     metrics::{ReportLabels, ReportResult},
@@ -122,11 +123,15 @@ impl Reports {
         let (agent_id, impossible) = (report.agent_id.clone(), std::mem::take(&mut report.refused));
         let (samples, running) = (std::mem::take(&mut report.samples), std::mem::take(&mut report.running));
         let lesson = Lesson::of_report(agent_id.clone(), report.end_secs, unix_secs(), samples, running);
+        let evidence = Evidence::of(&report);
         let merged = match self.context.reports.merge(report).await {
             Ok(merged) => merged,
             Err(refused) => return self.pause(&incarnation, seq, &refused),
         };
         let Merged { acked, resend, lost_before, left_out, fresh } = merged;
+        if fresh {
+            self.context.fleet.take_in(&evidence);
+        }
         self.stream.acknowledge(&incarnation, acked);
         // What is sent again is learned from once.
         if let Some(lesson) = lesson.filter(|_| fresh) {

@@ -27,6 +27,8 @@ pub(super) struct Folded {
     pub(super) verdicts: Arc<VerdictSet>,
     pub(super) faults: Arc<FaultSet>,
     pub(super) drains: Arc<DrainSet>,
+    /// The first number of a probe's lease that was never reserved.
+    pub(super) lease_end: u64,
 }
 
 impl Folded {
@@ -46,6 +48,7 @@ impl Folded {
             verdicts: Arc::new(verdicts),
             faults: Arc::new(faults),
             drains: Arc::new(drains),
+            lease_end: snapshot.lease_end,
         };
         (folded, requests)
     }
@@ -68,6 +71,7 @@ impl Folded {
         for change in record.drains {
             Arc::make_mut(&mut self.drains).apply(change);
         }
+        self.lease_end = self.lease_end.max(record.lease_end.unwrap_or_default());
         Some(RequestDone {
             request_id: record.request_id?,
             method: record.method,
@@ -88,6 +92,7 @@ impl Folded {
             requests: requests.iter().cloned().collect(),
             faults: self.faults.changes().collect(),
             drains: self.drains.changes().collect(),
+            lease_end: self.lease_end,
         }
     }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use prost::Message;
 use tokio::sync::Semaphore;
 use trunkline_proto::admin::v1::Config;
+use trunkline_proto::types::v1::BreakerState;
 use trunkline_routing::table::Version;
 
 use super::{CommitError, Remembered, Repository, now_unix_ms};
-use crate::store::journal::{Hash, JournalError, JournalReader, Logged, Record};
+use crate::store::journal::{FleetState, Hash, JournalError, JournalReader, Logged, Record};
 
 /// Listings that read the journal at the same time: each holds a segment in memory.
 const LISTINGS_MAX: usize = 2;
@@ -323,7 +324,8 @@ fn orders(record: &Record) -> Vec<(String, Option<String>)> {
             let state = if forced.open { "forced open" } else { "forced closed" };
             worded(state, &forced.reason)
         });
-        (format!("breakers[{}]", change.deployment), forced)
+        let found = || change.fleet.as_ref().and_then(found_in_words);
+        (format!("breakers[{}]", change.deployment), forced.or_else(found))
     });
     let faults = record.faults.iter().map(|change| {
         let drill =
@@ -335,6 +337,17 @@ fn orders(record: &Record) -> Vec<(String, Option<String>)> {
         (format!("agents[{}]", change.agent_id), reason)
     });
     verdicts.chain(faults).chain(drains).collect()
+}
+
+/// None: closed.
+fn found_in_words(found: &FleetState) -> Option<String> {
+    let state = match BreakerState::try_from(found.state) {
+        Ok(BreakerState::Open) => "open".to_owned(),
+        Ok(BreakerState::HalfOpen) => "half open".to_owned(),
+        Ok(BreakerState::Ramping) => format!("ramping, {} %", found.admit_percent),
+        _ => return None,
+    };
+    Some(worded(&state, &found.reason))
 }
 
 fn worded(state: &str, reason: &str) -> String {

@@ -48,7 +48,9 @@ pub use requests::Remembered;
 pub use stage::Edited;
 pub use state::ConfigState;
 pub use transfer::{ExportError, Exported};
-pub use verdict::{FORCED_DEPLOYMENTS_MAX, Verdict, VerdictOutcome, VerdictSet, VerdictState};
+pub use verdict::{
+    FORCED_DEPLOYMENTS_MAX, FleetChange, FleetVerdict, Verdict, VerdictOutcome, VerdictSet, VerdictState,
+};
 pub use writes::{ConfigWrite, Intent};
 
 use crate::store::journal::JournalReader;
@@ -157,12 +159,12 @@ impl Repository {
         self.shared.sequence.subscribe()
     }
 
-    /// What operators force now. What has expired stays until [`Self::expire`].
+    /// All verdicts now. What has expired stays until [`Self::expire`].
     pub fn verdicts(&self) -> Arc<VerdictSet> {
         Arc::clone(&self.shared.verdicts.borrow())
     }
 
-    /// What operators force, now and whenever it changes; the newest only.
+    /// All verdicts, now and whenever one changes; the newest only.
     pub fn subscribe_verdicts(&self) -> watch::Receiver<Arc<VerdictSet>> {
         self.shared.verdicts.subscribe()
     }

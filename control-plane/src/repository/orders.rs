@@ -8,7 +8,7 @@ use trunkline_proto::types::v1::Fault;
 use super::drain::DRAINS_MAX;
 use super::fault::{self, DRILLS_MAX, Drill};
 use super::stage::Stage;
-use super::verdict::{FORCED_DEPLOYMENTS_MAX, VerdictOutcome, VerdictState};
+use super::verdict::{FORCED_DEPLOYMENTS_MAX, FleetChange, VerdictOutcome, VerdictState};
 use super::{CommitError, now_unix_ms};
 use crate::store::journal::{DrainChange, FaultChange, Forced, Record, VerdictChange};
 
@@ -26,18 +26,39 @@ impl Stage<'_> {
         let verdicts = &self.staged.folded.verdicts;
         if !verdicts.has_room_for(deployment) {
             let max = FORCED_DEPLOYMENTS_MAX as u64;
-            return Err(CommitError::TooMuch { what: "deployments that were ever forced", max });
+            return Err(CommitError::TooMuch { what: "deployments that ever had a verdict", max });
         }
         let forced = forced.map(|(state, ttl)| Forced {
             open: state == VerdictState::ForcedOpen,
             reason,
             expires_unix_ms: ttl.map(|ttl| now_unix_ms().saturating_add(ttl.as_millis() as u64)),
         });
-        if let Some(change) = verdicts.change(deployment, forced) {
+        if let Some(change) = verdicts.change(deployment, forced, now_unix_ms()) {
             let order = self.order("SetBreaker", principal, deployment.to_owned());
             self.append(Record { verdicts: vec![change], ..order })?;
         }
         Ok(self.staged.folded.verdicts.outcome(deployment))
+    }
+
+    /// Each change that is still due becomes a record of its own. The answer is how many.
+    pub(super) fn change_fleet(&mut self, changes: Vec<FleetChange>) -> Result<usize, CommitError> {
+        let mut taken = 0;
+        for change in changes {
+            let Some(change) = self.staged.folded.verdicts.found(change, now_unix_ms()) else { continue };
+            let order = self.order("fleet-breaker", CLOCK.to_owned(), change.deployment.clone());
+            self.append(Record { verdicts: vec![change], ..order })?;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    /// Lease numbers below `end` may be used.
+    pub(super) fn reserve_leases(&mut self, end: u64) -> Result<u64, CommitError> {
+        if self.staged.folded.lease_end < end {
+            let order = self.order("reserve-leases", CLOCK.to_owned(), String::new());
+            self.append(Record { lease_end: Some(end), ..order })?;
+        }
+        Ok(self.staged.folded.lease_end)
     }
 
     pub(super) fn inject_fault(

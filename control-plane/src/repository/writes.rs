@@ -7,7 +7,10 @@ use std::time::Duration;
 use trunkline_proto::admin::v1::Config;
 use trunkline_proto::types::v1::Fault;
 
-use super::{Blob, Claim, CommitError, ConfigState, Drill, Edited, Repository, VerdictOutcome, VerdictState};
+use super::{
+    Blob, Claim, CommitError, ConfigState, Drill, Edited, FleetChange, Repository, VerdictOutcome,
+    VerdictState,
+};
 
 /// A change of the configuration: by whom and how.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +115,33 @@ impl Repository {
         principal: String,
     ) -> Result<VerdictOutcome, CommitError> {
         self.stage(move |stage| stage.set_verdict(&deployment, forced, reason, principal)).await
+    }
+
+    /// Takes over what the fleet found, each change with the next generation. One that was
+    /// decided on another verdict than the newest, or for which there is no room, is left
+    /// out; the answer is how many were not. Durable and published when this returns.
+    ///
+    /// # Errors
+    /// See [`CommitError`]; then possibly none was taken over.
+    pub async fn change_fleet(&self, changes: Vec<FleetChange>) -> Result<usize, CommitError> {
+        self.stage(move |stage| stage.change_fleet(changes)).await
+    }
+
+    /// The first number of a probe's lease that was never reserved.
+    ///
+    /// # Errors
+    /// If the store is closing.
+    pub async fn lease_end(&self) -> Result<u64, CommitError> {
+        self.ask(|writer| writer.folded.lease_end).await
+    }
+
+    /// Reserves the numbers of probes' leases below `end`: durable when this returns. The
+    /// answer is up to where they are reserved.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn reserve_leases(&self, end: u64) -> Result<u64, CommitError> {
+        self.stage(move |stage| stage.reserve_leases(end)).await
     }
 
     /// Begins a drill that ends by itself after `ttl`; one of the same name ends now.

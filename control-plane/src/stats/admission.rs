@@ -78,6 +78,7 @@ impl Bench {
             agent_id: "a".into(),
             incarnation: "i".into(),
             seq: self.seq,
+            covered: std::time::Duration::ZERO,
             counts: pairs.iter().map(|pair| (key(pair), totals.clone())).collect::<HashMap<_, _>>(),
             end_secs: None,
             lost_before: false,

@@ -53,6 +53,13 @@ impl Agents {
         self.known.get(agent_id).or_else(|| self.newcomers.get(agent_id))
     }
 
+    /// How many were heard less than `secs` before the one that was heard last.
+    pub(super) fn heard_within(&self, secs: u64) -> usize {
+        let newest = self.known.values().map(|known| known.heard).max().unwrap_or_default();
+        let lately = |known: &&Known| known.heard > 0 && newest - known.heard < secs;
+        self.known.values().filter(lately).count()
+    }
+
     /// Finds places for those of `present` that have none. The answer is who is forgotten
     /// for them, once [`Self::publish`] says so: until then a report of these that comes
     /// again is known.

@@ -36,6 +36,7 @@ impl Fleet {
             agent_id: agent_id.into(),
             incarnation: "i".into(),
             seq,
+            covered: std::time::Duration::ZERO,
             counts: HashMap::from([(key, totals)]),
             end_secs: None,
             lost_before: false,

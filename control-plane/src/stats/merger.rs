@@ -203,6 +203,12 @@ impl Merger {
         Ok((merger, stats, Reports(sender)))
     }
 
+    /// Agents that reported until lately, as far as the store knows: those that were there
+    /// when it was used last.
+    pub(crate) fn known_agents(&self) -> usize {
+        self.agents.heard_within(LATE_SECS)
+    }
+
     /// Merges until nobody can send any more.
     pub(crate) async fn run(mut self) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);

@@ -33,8 +33,10 @@ mod undo;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use trunkline_routing::histogram::Histogram;
 
 use self::clock::Clock;
 use self::gate::Gate;
@@ -154,6 +156,16 @@ impl Stats {
         let last = counts.traffic.get(model).copied();
         drop(counts);
         last.is_some_and(|last| last.saturating_add(TRAFFIC_SECS) >= self.clock.now())
+    }
+
+    /// The time to first content that 99 of 100 attempts of a deployment stayed below, as
+    /// far as it is known.
+    pub(crate) fn ttft_p99(&self, deployment: &str) -> Option<Duration> {
+        let counts = self.counts.lock();
+        let all = counts.totals.iter().filter(|(key, _)| key.deployment == deployment);
+        let mut ttft = Histogram::default();
+        all.for_each(|(_, totals)| ttft.merge(&totals.ttft));
+        ttft.quantile(0.99).map(Duration::from_micros)
     }
 
     /// What the steps take.

@@ -62,6 +62,7 @@ fn report(agent_id: &str, seq: u64) -> (Job, Answer) {
         agent_id: agent_id.into(),
         incarnation: "i".into(),
         seq,
+        covered: std::time::Duration::ZERO,
         counts: HashMap::from([(key(agent_id), totals.clone()), (key("shared"), totals)]),
         end_secs: None,
         lost_before: false,

@@ -1,6 +1,6 @@
 //! A telemetry report, checked: from the wire to what the merger adds up.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use trunkline_proto::telemetry::v1::{AttemptSample, StreamReportsRequest, TargetStats};
 
@@ -21,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) agent_id: String,
     pub(crate) incarnation: String,
     pub(crate) seq: u64,
+    /// The time it was counted in.
+    pub(crate) covered: Duration,
     pub(crate) counts: HashMap<Key, Totals>,
     /// When the window ended, in seconds since 1970 on the agent's clock. None: not
     /// said, or nothing a clock could show.
@@ -64,12 +66,32 @@ impl TryFrom<StreamReportsRequest> for Report {
                 }
             }
         }
-        let StreamReportsRequest { agent_id, incarnation, seq, end_time, lost_before, mut samples, .. } =
-            request;
+        let StreamReportsRequest {
+            agent_id,
+            incarnation,
+            seq,
+            covered,
+            end_time,
+            lost_before,
+            mut samples,
+            ..
+        } = request;
         samples.truncate(SAMPLES_MAX);
+        let covered = covered.and_then(|covered| Duration::try_from(covered).ok()).unwrap_or_default();
         let end_secs = end_time.and_then(|end| u64::try_from(end.seconds).ok());
         let lost_before = lost_before.is_some();
-        Ok(Self { agent_id, incarnation, seq, counts, end_secs, lost_before, refused, samples, running })
+        Ok(Self {
+            agent_id,
+            incarnation,
+            seq,
+            covered,
+            counts,
+            end_secs,
+            lost_before,
+            refused,
+            samples,
+            running,
+        })
     }
 }
 

@@ -47,6 +47,7 @@ impl Bench {
             agent_id: "a".into(),
             incarnation: "i".into(),
             seq: self.seq,
+            covered: std::time::Duration::ZERO,
             counts: (0..pairs).map(|pair| (key(pair), totals.clone())).collect(),
             end_secs: None,
             lost_before: false,

@@ -327,6 +327,7 @@ fn on_the_wire(agent_id: &str, incarnation: &str, sent: &Sent) -> Report {
         agent_id: agent_id.into(),
         incarnation: incarnation.into(),
         seq: sent.seq,
+        covered: std::time::Duration::ZERO,
         counts: HashMap::from([(own, totals(sent.tokens)), (shared, totals(sent.tokens))]),
         end_secs: Some(sent.end_secs),
         lost_before: false,

@@ -4,6 +4,7 @@ mod admission;
 mod fleet;
 mod hello;
 mod pace;
+mod probe;
 mod progress;
 mod publication;
 mod session;
@@ -115,7 +116,7 @@ async fn serve(
         return End::Failed(status);
     }
     let (held, seen_sequence) = (hello.applied.clone().unwrap_or_default(), hello.seen_sequence);
-    let agent_id = hello.agent_id.clone();
+    let (agent_id, incarnation) = (hello.agent_id.clone(), hello.incarnation.clone());
     let connection = match context.registry.connect(hello, SystemTime::now()) {
         Ok(connection) => connection,
         Err(full) => {
@@ -133,7 +134,9 @@ async fn serve(
         connection.ahead();
         _claim = Some(context.repository.note_ahead(&agent_id, held.revision, seen_sequence).await);
     }
+    let membership = context.fleet.connect(&agent_id, &incarnation);
     tracing::info!(agent_id, "agent connected");
+    let connection = (connection, membership);
     let session = Session::new(Arc::clone(context), Arc::clone(fleet), connection, outbox, held, ahead);
     let end = session.run(inbound).await;
     tracing::info!(agent_id, "agent disconnected");

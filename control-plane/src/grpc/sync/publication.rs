@@ -1,9 +1,9 @@
-//! What operators order beside the configuration, as one agent is told: all verdicts, its
-//! own drills, its own drain. Of other agents it learns nothing.
+//! What holds beside the configuration, as one agent is told: all verdicts, its own drills,
+//! its own drain, its own leases. Of other agents it learns nothing.
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::watch;
@@ -12,10 +12,17 @@ use trunkline_proto::{
     types::v1::{ActiveFault, BreakerState, Fault},
 };
 
+use trunkline_routing::fleet::State;
+
+use super::probe;
 use crate::{
+    fleet::Lease,
     grpc::wire_duration,
-    repository::{DrainSet, Drill, FaultSet, Repository, Verdict, VerdictSet, VerdictState},
+    repository::{DrainSet, Drill, FaultSet, FleetVerdict, Repository, Verdict, VerdictSet, VerdictState},
 };
+
+/// What an open breaker has left at least: it is open until something else is published.
+const OPEN_MIN: Duration = Duration::from_secs(1);
 
 /// All orders at one moment.
 #[derive(Clone, Debug)]
@@ -23,6 +30,7 @@ pub(super) struct Orders {
     verdicts: Arc<VerdictSet>,
     faults: Arc<FaultSet>,
     drains: Arc<DrainSet>,
+    leases: Arc<[Lease]>,
 }
 
 /// Tells when orders change.
@@ -31,14 +39,16 @@ pub(super) struct Following {
     verdicts: watch::Receiver<Arc<VerdictSet>>,
     faults: watch::Receiver<Arc<FaultSet>>,
     drains: watch::Receiver<Arc<DrainSet>>,
+    leases: watch::Receiver<Arc<[Lease]>>,
 }
 
 impl Following {
-    pub(super) fn new(repository: &Repository) -> Self {
+    pub(super) fn new(repository: &Repository, leases: watch::Receiver<Arc<[Lease]>>) -> Self {
         Self {
             verdicts: repository.subscribe_verdicts(),
             faults: repository.subscribe_faults(),
             drains: repository.subscribe_drains(),
+            leases,
         }
     }
 
@@ -47,10 +57,11 @@ impl Following {
         let changed = tokio::select! {
             biased; // Verdicts first, for they stop traffic to what fails.
             changed = self.verdicts.changed() => changed,
+            changed = self.leases.changed() => changed,
             changed = self.faults.changed() => changed,
             changed = self.drains.changed() => changed,
         };
-        // The repository outlives all sessions.
+        // The repository outlives all sessions; leases end with who is superseded.
         if changed.is_err() {
             std::future::pending::<()>().await;
         }
@@ -62,6 +73,7 @@ impl Following {
             verdicts: Arc::clone(&self.verdicts.borrow_and_update()),
             faults: Arc::clone(&self.faults.borrow_and_update()),
             drains: Arc::clone(&self.drains.borrow_and_update()),
+            leases: Arc::clone(&self.leases.borrow_and_update()),
         }
     }
 }
@@ -70,6 +82,7 @@ impl Orders {
     /// Whether `agent_id` would be told the same.
     pub(super) fn same_for(&self, other: &Self, agent_id: &str) -> bool {
         self.verdicts == other.verdicts
+            && self.leases == other.leases
             && self.drains.reason(agent_id) == other.drains.reason(agent_id)
             && self.faults_of(agent_id).eq(other.faults_of(agent_id))
     }
@@ -78,12 +91,21 @@ impl Orders {
     pub(super) fn publication(&self, agent_id: &str, now: SystemTime) -> Publication {
         let faults = self.faults_of(agent_id).filter_map(|drill| active_fault(drill, now));
         let out_of_service = self.drains.reason(agent_id);
+        let forced = self.verdicts.iter().filter_map(|verdict| breaker_verdict(verdict, now));
+        let found = self.verdicts.fleet().filter_map(|verdict| fleet_verdict(verdict, now));
+        let leases = self.current_leases().filter_map(|lease| probe::lease(lease, Instant::now()));
         Publication {
-            verdicts: self.verdicts.iter().filter_map(|verdict| breaker_verdict(verdict, now)).collect(),
+            verdicts: forced.chain(found).collect(),
+            probe_leases: leases.collect(),
             faults: faults.collect(),
             out_of_service: out_of_service.map(|reason| OutOfService { reason: reason.to_owned() }),
             ..Publication::default()
         }
+    }
+
+    /// Those of the newest verdicts.
+    fn current_leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.iter().filter(|lease| lease.generation == self.verdicts.generation(&lease.subject))
     }
 
     fn faults_of<'a>(&'a self, agent_id: &'a str) -> impl Iterator<Item = &'a Drill> {
@@ -116,6 +138,30 @@ fn breaker_verdict(verdict: Verdict, now: SystemTime) -> Option<BreakerVerdict> 
         generation: verdict.generation,
         remaining: left.map(wire_duration),
         reason: verdict.reason,
+        ..BreakerVerdict::default()
+    })
+}
+
+/// None: it is closed, or an operator's word lies above it.
+fn fleet_verdict(verdict: FleetVerdict, now: SystemTime) -> Option<BreakerVerdict> {
+    let (state, admit_percent) = match verdict.record.state {
+        _ if verdict.forced.is_some() => return None,
+        State::Closed => return None,
+        State::Open => (BreakerState::Open, 0),
+        State::HalfOpen => (BreakerState::HalfOpen, 0),
+        State::Ramping(percent) => (BreakerState::Ramping, percent),
+    };
+    // However clocks went: no longer than it was meant to be, and it is open still.
+    let end = verdict.since_unix_ms.saturating_add(verdict.record.open_for.as_millis() as u64);
+    let left = remaining(end, now).unwrap_or_default().clamp(OPEN_MIN, verdict.record.open_for.max(OPEN_MIN));
+    Some(BreakerVerdict {
+        deployment: verdict.subject,
+        state: state.into(),
+        generation: verdict.generation,
+        remaining: (state == BreakerState::Open).then(|| wire_duration(left)),
+        reason: verdict.record.reason.into(),
+        admit_percent: admit_percent.into(),
+        openings: verdict.record.openings,
     })
 }
 
@@ -176,6 +222,7 @@ mod tests {
             verdicts: vec![verdict; FORCED_DEPLOYMENTS_MAX],
             faults: vec![fault; DRILLS_MAX],
             out_of_service: Some(OutOfService { reason: "r".repeat(4 * REASON) }),
+            probe_leases: Vec::new(),
         };
         let message = Some(sync_response::Message::Publication(longest));
         let bytes = SyncResponse { message }.encoded_len();

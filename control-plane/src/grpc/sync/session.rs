@@ -23,12 +23,13 @@ use trunkline_proto::{
 use super::{
     admission::Turn,
     fleet::{Fleet, refuse},
-    hello,
+    hello, probe,
     progress::{Answer, Next, Progress},
     publication::{Following, Orders},
 };
 use crate::{
     budgets::Line,
+    fleet::Membership,
     grpc::{Context, wire_duration, wire_version},
     learning::Published,
     metrics::{UpdateKind, UpdateLabels},
@@ -57,6 +58,7 @@ pub(super) struct Session {
     context: Arc<Context>,
     fleet: Arc<Fleet>,
     connection: Connection,
+    membership: Membership,
     outbox: Outbox,
     progress: Progress,
     /// The newest state when the stream was opened, until the paced one is as new: who
@@ -109,7 +111,7 @@ impl Session {
     pub(super) fn new(
         context: Arc<Context>,
         fleet: Arc<Fleet>,
-        connection: Connection,
+        (connection, membership): (Connection, Membership),
         outbox: Outbox,
         held: Version,
         ahead: bool,
@@ -117,7 +119,7 @@ impl Session {
         Self {
             opening: Some(context.repository.state()),
             config: fleet.config.subscribe(),
-            following: Following::new(&context.repository),
+            following: Following::new(&context.repository, membership.leases()),
             turn: Turn::new(Arc::clone(&fleet.admission)),
             progress: Progress::new(held),
             heard: Instant::now(),
@@ -127,6 +129,7 @@ impl Session {
             context,
             fleet,
             connection,
+            membership,
             outbox,
             orders: None,
             publications: 0,
@@ -321,7 +324,15 @@ impl Session {
                 self.send(sync_response::Message::HeartbeatAck(ack)).await?;
             }
             Message::BudgetDemand(demand) => self.budgets.ask(demand.claims),
-            Message::Protections(states) => self.connection.protections(states.protections, now),
+            Message::Protections(states) => {
+                self.membership.protections(&states.protections);
+                self.connection.protections(states.protections, now);
+            }
+            Message::ProbeResult(result) => {
+                let known = self.membership.probed(result.lease_id, probe::outcome(&result)?);
+                let (agent_id, lease_id) = (self.connection.agent_id(), result.lease_id);
+                tracing::debug!(agent_id, lease_id, known, outcome = ?result.outcome(), "a probe ended");
+            }
         }
         Ok(())
     }

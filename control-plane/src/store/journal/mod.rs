@@ -20,7 +20,7 @@ use prost::Message;
 pub(crate) use frame::PAYLOAD_BYTES_MAX;
 pub(crate) use reader::{JournalReader, Logged};
 pub(crate) use record::{
-    DrainChange, FaultChange, Forced, Injected, Record, RequestDone, Snapshot, VerdictChange,
+    DrainChange, FaultChange, FleetState, Forced, Injected, Record, RequestDone, Snapshot, VerdictChange,
 };
 use segment::{Segment, Start, sha256};
 

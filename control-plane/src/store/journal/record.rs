@@ -51,6 +51,9 @@ pub(crate) struct Snapshot {
     /// Agents that are out of service.
     #[prost(message, repeated, tag = "8")]
     pub(crate) drains: Vec<DrainChange>,
+    /// The first number of a probe's lease that was never reserved.
+    #[prost(uint64, tag = "9")]
+    pub(crate) lease_end: u64,
 }
 
 /// One commit.
@@ -102,9 +105,12 @@ pub(crate) struct Record {
     /// back or brought from elsewhere.
     #[prost(string, optional, tag = "15")]
     pub(crate) epoch: Option<String>,
+    /// Numbers of probes' leases up to here may be used from now on.
+    #[prost(uint64, optional, tag = "16")]
+    pub(crate) lease_end: Option<u64>,
 }
 
-/// What an operator wants of a deployment's breaker from now on.
+/// What holds of the breaker of a deployment, or of a provider, from now on.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(crate) struct VerdictChange {
     /// Full name.
@@ -113,9 +119,36 @@ pub(crate) struct VerdictChange {
     /// Changes so far.
     #[prost(uint64, tag = "2")]
     pub(crate) generation: u64,
-    /// Absent: not forced any more.
+    /// What an operator wants. Absent: not forced any more.
     #[prost(message, optional, tag = "3")]
     pub(crate) forced: Option<Forced>,
+    /// What the fleet found, under what is forced. Absent: closed, and it never opened.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) fleet: Option<FleetState>,
+}
+
+/// What the fleet found of a breaker.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct FleetState {
+    /// As `types.v1.BreakerState`, but none that is forced.
+    #[prost(int32, tag = "1")]
+    pub(crate) state: i32,
+    /// Of the weight while it ramps.
+    #[prost(uint32, tag = "2")]
+    pub(crate) admit_percent: u32,
+    /// In a row.
+    #[prost(uint32, tag = "3")]
+    pub(crate) openings: u32,
+    /// How long it is open.
+    #[prost(uint64, tag = "4")]
+    pub(crate) open_for_ms: u64,
+    /// Wall time in ms since 1970 at which it became so. It only bounds what is left after
+    /// a restart.
+    #[prost(uint64, tag = "5")]
+    pub(crate) unix_ms: u64,
+    /// For people.
+    #[prost(string, tag = "6")]
+    pub(crate) reason: String,
 }
 
 /// A forced state.
