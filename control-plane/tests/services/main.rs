@@ -4,6 +4,7 @@ mod admin;
 mod agents;
 mod api_keys;
 mod drills;
+mod fleet;
 mod history;
 mod price_feed;
 mod prices;

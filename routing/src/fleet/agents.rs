@@ -63,6 +63,11 @@ impl Agents {
         self.known.len()
     }
 
+    /// Since when it is connected.
+    pub(super) fn since(&self, agent: u64) -> Option<Timestamp> {
+        self.known.get(&agent).map(|known| known.since)
+    }
+
     pub(super) fn is_connected(&self, agent: u64) -> bool {
         self.known.contains_key(&agent)
     }

@@ -69,7 +69,9 @@ pub(super) struct Leases {
 
 impl Leases {
     /// All numbers below `end` may have been used.
-    pub(super) const fn new(end: u64) -> Self {
+    pub(super) fn new(end: u64) -> Self {
+        // 0 is no number: on the wire it cannot be told from none.
+        let end = end.max(1);
         Self { held: BTreeMap::new(), next: end, end }
     }
 

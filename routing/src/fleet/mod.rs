@@ -191,11 +191,21 @@ impl Fleet {
         self.forget_open(agent);
         for (deployment, base) in open {
             if self.topology.provider_of(deployment).is_some() {
+                let base = if base == 0 { self.base_of_newcomer(agent, deployment) } else { base };
                 self.evidence.note_open(deployment, agent, Some(base));
                 self.agents.note_open(agent, deployment);
                 self.dirty.insert(deployment.into());
             }
         }
+    }
+
+    /// What an agent that saw no verdict on `deployment` holds in effect: it came when it
+    /// was closed already, so it judges the present; or it judges the time before.
+    fn base_of_newcomer(&self, agent: u64, deployment: &str) -> u64 {
+        let Some(verdict) = self.verdicts.get(deployment) else { return 0 };
+        let closed = verdict.record.state == State::Closed;
+        let newcomer = self.agents.since(agent).is_some_and(|since| since >= verdict.since);
+        if closed && newcomer { verdict.generation } else { 0 }
     }
 
     fn forget_open(&mut self, agent: u64) {

@@ -83,8 +83,6 @@ pub(super) struct Verdict {
     pub(super) forced: Option<Forced>,
     /// When it became so.
     pub(super) since: Timestamp,
-    /// When it left the closed state last.
-    pub(super) fell: Timestamp,
     /// Since which generation it lets traffic through: a local breaker that opened under
     /// one of these is evidence.
     pub(super) base: u64,
@@ -109,13 +107,13 @@ impl Verdict {
         // a second at least: agents are back by then.
         let latest = now - record.open_for.saturating_sub(Duration::from_secs(1));
         let since = if record.state == State::Open { since.max(latest).min(now) } else { since.min(now) };
+        let base = generation.saturating_sub(steps_behind(record.state));
         Self {
             generation,
             record,
             forced,
             since,
-            fell: since,
-            base: generation,
+            base,
             probing: Probing::default(),
             idle_rounds: 0,
             users: Vec::new(),
@@ -125,12 +123,7 @@ impl Verdict {
     /// Takes over what outlives a change.
     pub(super) fn inherit(&mut self, former: &Self) {
         let (out, was_out) = (self.record.state.is_out(), former.record.state.is_out());
-        if !out && !was_out {
-            self.base = former.base;
-        }
-        if out && was_out {
-            self.fell = former.fell;
-        }
+        self.base = if !out && !was_out { former.base } else { self.generation };
         if out {
             // Nobody had a request to probe with.
             let in_vain = former.probing.shown() == Shown::Nobody;
@@ -153,6 +146,16 @@ impl Verdict {
         }
         let forgiven = now.since(self.since).as_nanos() / FORGIVE_AFTER.as_nanos();
         self.record.openings.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+}
+
+/// How many changes ago a verdict began to let traffic through, at most, for one of which
+/// the former ones are not known any more.
+fn steps_behind(state: State) -> u64 {
+    match state {
+        State::Open | State::HalfOpen => 0,
+        State::Ramping(percent) => RAMP.iter().filter(|step| **step < percent).count() as u64,
+        State::Closed => RAMP.len() as u64,
     }
 }
 

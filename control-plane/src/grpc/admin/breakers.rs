@@ -8,15 +8,18 @@ use std::{
 use tonic::Status;
 use trunkline_proto::{
     admin::v1::{
-        AgentBreaker, AgentProtection, Breaker, ListBreakersRequest, ListBreakersResponse, SetBreakerRequest,
-        SetBreakerResponse,
+        AgentBreaker, AgentProtection, Breaker, FleetBreaker, ListBreakersRequest, ListBreakersResponse,
+        SetBreakerRequest, SetBreakerResponse,
     },
     status,
     types::v1::{BreakerState, LocalBreaker, Protection, protection::Kind},
 };
 
+use trunkline_routing::fleet::State;
+
 use crate::{
-    grpc::{Context, refuse},
+    fleet::Shown,
+    grpc::{Context, refuse, wire_duration},
     repository::{VerdictSet, VerdictState},
 };
 
@@ -33,11 +36,13 @@ pub(super) fn list(context: &Context, request: ListBreakersRequest) -> ListBreak
     let mut names: BTreeSet<String> =
         state.table.deployments.iter().map(|one| one.name.to_string()).collect();
     names.extend(verdicts.iter().map(|verdict| verdict.deployment));
+    let open = verdicts.fleet().filter(|verdict| verdict.record.state != State::Closed);
+    names.extend(open.map(|verdict| verdict.subject));
     let (mut by_deployment, protections) = sort_out(context.registry.protections(SystemTime::now()));
     names.extend(by_deployment.keys().cloned());
     let breakers = names.into_iter().map(|name| {
         let agents = by_deployment.remove(&name).unwrap_or_default();
-        describe(name, agents, &verdicts)
+        describe(context, name, agents, &verdicts)
     });
     let active = |breaker: &Breaker| breaker.state() != BreakerState::Closed || !breaker.agents.is_empty();
     let breakers = breakers.filter(|breaker| !request.active_only || active(breaker)).collect();
@@ -77,7 +82,7 @@ pub(super) async fn set(
     tracing::info!(deployment = name, ?forced, "breaker set by an operator");
     let (mut by_deployment, _) = sort_out(context.registry.protections(SystemTime::now()));
     let agents = by_deployment.remove(&name).unwrap_or_default();
-    Ok(SetBreakerResponse { breaker: Some(describe(name, agents, &context.repository.verdicts())) })
+    Ok(SetBreakerResponse { breaker: Some(describe(context, name, agents, &context.repository.verdicts())) })
 }
 
 fn time_to_live(ttl: prost_types::Duration) -> Result<Duration, Status> {
@@ -109,9 +114,17 @@ fn subject(protection: &AgentProtection) -> &str {
     protection.protection.as_ref().map_or("", |protection| &protection.subject)
 }
 
-fn describe(deployment: String, agents: Vec<AgentBreaker>, verdicts: &VerdictSet) -> Breaker {
+fn describe(
+    context: &Context,
+    deployment: String,
+    agents: Vec<AgentBreaker>,
+    verdicts: &VerdictSet,
+) -> Breaker {
     let verdict = verdicts.get(&deployment);
+    let fleet = context.fleet.shown(&deployment);
+    let found = fleet_breaker(fleet);
     let reported = agents.iter().filter_map(|agent| agent.breaker.as_ref()).map(LocalBreaker::state);
+    let reported = reported.chain([found.state()]);
     let worst = reported.max_by_key(|state| badness(*state)).unwrap_or(BreakerState::Closed);
     let state = verdict.as_ref().map_or(worst, |verdict| match verdict.state {
         VerdictState::ForcedOpen => BreakerState::ForcedOpen,
@@ -120,8 +133,30 @@ fn describe(deployment: String, agents: Vec<AgentBreaker>, verdicts: &VerdictSet
     let generation = verdicts.generation(&deployment);
     let end = verdict.as_ref().and_then(|verdict| verdict.expires_unix_ms);
     let expire_time = end.map(|end| (UNIX_EPOCH + Duration::from_millis(end)).into());
-    let reason = verdict.map(|verdict| verdict.reason).unwrap_or_default();
-    Breaker { deployment, state: state.into(), agents, expire_time, reason, generation }
+    let why_open = || {
+        let found = verdicts.fleet_of(&deployment)?;
+        (found.record.state != State::Closed).then(|| found.record.reason.into())
+    };
+    let reason = verdict.map(|verdict| verdict.reason).or_else(why_open).unwrap_or_default();
+    Breaker { deployment, state: state.into(), agents, expire_time, reason, generation, fleet: Some(found) }
+}
+
+fn fleet_breaker(shown: Shown) -> FleetBreaker {
+    let Shown { status, remaining, prober } = shown;
+    let (state, admit_percent) = match status.state {
+        State::Closed => (BreakerState::Closed, 0),
+        State::Open => (BreakerState::Open, 0),
+        State::HalfOpen => (BreakerState::HalfOpen, 0),
+        State::Ramping(percent) => (BreakerState::Ramping, percent.into()),
+    };
+    FleetBreaker {
+        state: state.into(),
+        openings: status.openings,
+        remaining: remaining.map(wire_duration),
+        admit_percent,
+        prober: prober.unwrap_or_default(),
+        evidence: status.evidence,
+    }
 }
 
 /// How much less than all traffic goes through.
