@@ -101,13 +101,20 @@ impl Agents {
         self.known.get_mut(&agent).map(|known| core::mem::take(&mut known.open)).unwrap_or_default()
     }
 
-    /// Who can probe best, of those that were `asked` least: with traffic first, then who
-    /// used the deployment, then who is there for long.
-    pub(super) fn candidates(&self, users: &[u64], asked: &[u64], now: Timestamp) -> Vec<u64> {
+    /// Who can probe `deployment` best. First those whose own breaker lets a probe through
+    /// and who were not `asked` yet; then who has traffic, who used the deployment, and who
+    /// is there for long.
+    pub(super) fn candidates(
+        &self,
+        deployment: &str,
+        (users, asked): (&[u64], &[u64]),
+        now: Timestamp,
+    ) -> Vec<u64> {
         let rank = |agent: u64, known: &Agent| {
             let busy = known.used.is_some_and(|used| now.since(used) <= BUSY);
             let settled = now.since(known.since) >= SETTLED;
-            (!asked.contains(&agent), busy, users.contains(&agent), settled)
+            let lets_through = !known.open.iter().any(|name| **name == *deployment);
+            (lets_through, !asked.contains(&agent), busy, users.contains(&agent), settled)
         };
         let ranks = self.known.iter().map(|(agent, known)| (rank(*agent, known), *agent));
         let best = ranks.clone().map(|(rank, _)| rank).max();

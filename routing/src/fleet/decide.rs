@@ -75,7 +75,8 @@ impl Fleet {
                 let looks = [verdict.since + STEP_MIN, verdict.since + STEP_MAX, now + STEP_LOOK];
                 looks.into_iter().find(|at| *at > now)
             }
-            State::HalfOpen | State::Closed => None,
+            State::HalfOpen => verdict.restored.and_then(|(_, over)| over).filter(|over| *over > now),
+            State::Closed => None,
         });
         let leases = self.leases.iter().map(super::Lease::over_at);
         let recovering = self

@@ -11,7 +11,7 @@ const TTL_MIN: Duration = Duration::from_secs(5);
 const TTL_MAX: Duration = Duration::from_secs(30);
 /// The agent counts from when it hears of its lease. The next one is given so much later
 /// than this one ends here, so that two agents never probe at a time.
-const SLACK: Duration = Duration::from_secs(1);
+pub(super) const SLACK: Duration = Duration::from_secs(1);
 /// Numbers that are reserved at a time. A restart skips what is left of them.
 pub const RESERVED_AT_A_TIME: u64 = 1_000;
 /// With fewer left it is time to reserve more: hundreds of probes before anybody waits.

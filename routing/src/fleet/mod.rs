@@ -123,6 +123,8 @@ impl Fleet {
         verdict.users = self.evidence.users(subject, now).take(USERS_MAX).collect();
         if let Some(former) = self.verdicts.remove(subject) {
             verdict.inherit(&former);
+        } else if verdict.record.state == State::HalfOpen {
+            verdict.restored = Some((now, None));
         }
         if verdict.record.state == State::Closed || verdict.forced.is_some() {
             self.active.remove(subject);

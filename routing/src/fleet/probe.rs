@@ -7,7 +7,7 @@ use rand_core::Rng;
 
 use super::{
     Fleet,
-    lease::{Lease, Purpose},
+    lease::{Lease, Purpose, SLACK},
     verdict::{EMPTIES_MAX, State, Verdict},
 };
 use crate::{math, time::Timestamp};
@@ -140,7 +140,12 @@ impl Fleet {
     ) -> Option<()> {
         let deployment = self.probed_for(subject, rng)?;
         let verdict = self.verdicts.get_mut(subject)?;
-        let agents = self.agents.candidates(&verdict.users, &verdict.probing.holders, now);
+        if let Some((since, over)) = &mut verdict.restored
+            && now < *over.get_or_insert(*since + ttl(&deployment) + SLACK)
+        {
+            return None;
+        }
+        let agents = self.agents.candidates(&deployment, (&verdict.users, &verdict.probing.holders), now);
         let agent = *pick(&agents, rng)?;
         let id = self.leases.number()?;
         verdict.probing.holders.push(agent);

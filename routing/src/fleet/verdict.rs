@@ -92,6 +92,9 @@ pub(super) struct Verdict {
     pub(super) idle_rounds: u32,
     /// Agents with traffic when it opened.
     pub(super) users: Vec<u64>,
+    /// It was half-open before the restart, so an agent may have a lease from then: when
+    /// this began, and when such a lease is over at the latest, once that is known.
+    pub(super) restored: Option<(Timestamp, Option<Timestamp>)>,
 }
 
 impl Verdict {
@@ -117,6 +120,7 @@ impl Verdict {
             probing: Probing::default(),
             idle_rounds: 0,
             users: Vec::new(),
+            restored: None,
         }
     }
 
