@@ -1,7 +1,10 @@
 //! An agent: the real registry, with requests, a breaker of its own, and a memory that
 //! is gone when it is killed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use trunkline_routing::{
@@ -37,6 +40,8 @@ pub(crate) struct Agent {
     pub(crate) leases: BTreeMap<u64, (String, u64, Duration)>,
     pub(crate) counts: BTreeMap<String, Counts>,
     pub(crate) results: Vec<(u64, Outcome)>,
+    /// Leases of which it knows the result: an older word does not give them again.
+    done: BTreeSet<u64>,
     /// Generation held when its own breaker opened.
     open: BTreeMap<String, u64>,
     pub(crate) open_told: BTreeMap<String, u64>,
@@ -71,6 +76,7 @@ impl Agent {
             leases: BTreeMap::new(),
             counts: BTreeMap::new(),
             results: Vec::new(),
+            done: BTreeSet::new(),
             open: BTreeMap::new(),
             open_told: BTreeMap::new(),
         }
@@ -122,6 +128,7 @@ impl Agent {
         self.leases = told
             .leases
             .iter()
+            .filter(|(lease, _)| !self.done.contains(&lease.id))
             .map(|(lease, left)| {
                 let fresh = (lease.subject.to_string(), lease.generation, now + *left);
                 (lease.id, known.get(&lease.id).cloned().unwrap_or(fresh))
@@ -174,6 +181,7 @@ impl Agent {
         let under_lease = !results.is_empty();
         for result in results {
             self.leases.remove(&result.lease_id);
+            self.done.insert(result.lease_id);
             self.results.push((
                 result.lease_id,
                 match result.outcome {

@@ -17,21 +17,40 @@ mod world;
 
 use world::World;
 
-/// Orders of events of one run of the test.
-const SEEDS: u64 = 1_500;
+/// Seeds of one test. Each is some thousand events.
+const SEEDS: u64 = 250;
 
-#[test]
-fn no_order_of_events_breaks_the_invariants_and_all_recovers() {
+/// The same for seeds from `first` on, side by side with others.
+fn check(first: u64) {
     let mut sums = world::Counted::default();
-    for seed in 0..SEEDS {
+    for seed in first..first + SEEDS {
         let mut world = World::new(seed);
         world.run();
         sums.add(&world.counted);
     }
     // Nothing is proved by runs in which nothing happens.
-    println!("{sums:?}");
     assert!(sums.opened > SEEDS && sums.closed > SEEDS / 2 && sums.leases > SEEDS, "{sums:?}");
-    assert!(sums.crashes > SEEDS / 4 && sums.rollbacks_seen > 20 && sums.providers > 50, "{sums:?}");
+    assert!(sums.crashes > SEEDS && sums.rollbacks_seen > 10 && sums.providers > 10, "{sums:?}");
+}
+
+#[test]
+fn no_order_of_events_breaks_the_invariants_and_all_recovers() {
+    check(0);
+}
+
+#[test]
+fn nor_does_another_order() {
+    check(10_000);
+}
+
+#[test]
+fn nor_does_a_third_one() {
+    check(20_000);
+}
+
+#[test]
+fn nor_does_a_fourth_one() {
+    check(30_000);
 }
 
 #[test]

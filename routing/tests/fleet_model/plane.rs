@@ -48,6 +48,8 @@ pub(crate) struct Plane {
     pub(crate) started: Duration,
     /// Changes whenever there is something new to tell.
     pub(crate) told: u64,
+    /// It is killed at the end of this step.
+    pub(crate) dies: bool,
 }
 
 const LONG_AGO: Duration = Duration::from_hours(24 * 400);
@@ -56,7 +58,7 @@ impl Plane {
     pub(crate) fn start(store: &Store, table: &RoutingTable, known: usize, now: Duration, wall: u64) -> Self {
         let mut fleet = Fleet::new(store.lease_end, known, Timestamp::ZERO + LONG_AGO);
         fleet.set_table(table);
-        let mut plane = Self { fleet, started: now, told: 0 };
+        let mut plane = Self { fleet, started: now, told: 0, dies: false };
         plane.adopt(store, now, wall);
         plane
     }
@@ -107,6 +109,7 @@ impl Plane {
         }
         // It may be killed here, between the commit and the push.
         if !changed.is_empty() && rng.random_bool(0.02) {
+            self.dies = true;
             return changed;
         }
         self.adopt(store, now, wall);

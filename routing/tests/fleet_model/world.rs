@@ -340,6 +340,9 @@ impl World {
         let before = self.store.verdicts.clone();
         let changed = plane.step(&mut self.store, (self.now, self.wall), fails, &mut self.rng);
         self.counted.leases += self.ledger.check(&plane.fleet);
+        if std::mem::take(&mut plane.dies) {
+            self.kill_plane(1);
+        }
         for subject in changed {
             let stored = &self.store.verdicts[&subject];
             let former = before.get(&subject);
@@ -421,8 +424,12 @@ impl World {
                 let forced = agent.forced.contains_key(&*deployment.name);
                 assert!(
                     !(told && out) || may || forced,
-                    "I2: seed {}: {name} {stored:?} {sent:?}",
-                    self.seed
+                    "I2: seed {} at {:?}: {name} {stored:?} {sent:?} held {:?} connected {:?} heard {:?}",
+                    self.seed,
+                    self.now,
+                    agent.held,
+                    agent.connected,
+                    agent.heard
                 );
             }
         }
