@@ -26,8 +26,6 @@ mod evidence;
 mod lease;
 mod probe;
 mod status;
-#[cfg(test)]
-mod tests;
 mod topology;
 mod verdict;
 

@@ -13,6 +13,7 @@
 
 mod agent;
 mod plane;
+mod table;
 mod world;
 
 use world::World;

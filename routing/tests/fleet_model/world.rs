@@ -8,25 +8,21 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use trunkline_routing::{
     fleet::{Counts, Forced, Outcome, State},
-    price::Schedule,
-    table::{
-        BreakerPolicy, Capabilities, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits, Provider,
-        ProviderIndex, RoutingTable, Target, Tier, Timeouts, VirtualModel,
-    },
+    table::RoutingTable,
 };
 
 use crate::{
     agent::Agent,
     plane::{Ledger, Plane, Publication, Store, Stored},
+    table::{OPEN_MAX, table},
 };
 
 const STEP: Duration = Duration::from_millis(100);
 /// With faults, then without.
 const CHAOS: Duration = Duration::from_secs(60);
-const OPEN_MAX: Duration = Duration::from_secs(8);
 /// `open_max` and its spread, two leases, the steps of the ramp, and an agent's own
 /// breaker in front of a probe.
-const RECOVERY: Duration = Duration::from_secs(9 + 2 * 6 + 3 * 5 + 9 + 5);
+const RECOVERY: Duration = Duration::from_secs(2 * (OPEN_MAX.as_secs() + 1) + 2 * 6 + 3 * 5 + 5);
 /// Longest way of a message. Leases have more slack than that.
 const DELAY_MAX: Duration = Duration::from_millis(800);
 /// The control plane misses an agent after so long.
@@ -96,44 +92,6 @@ pub(crate) struct World {
     ledger: Ledger,
     pub(crate) counted: Counted,
     seed: u64,
-}
-
-fn table() -> RoutingTable {
-    let provider = |name: &str| Provider {
-        name: name.into(),
-        dialect: Dialect::OpenAi,
-        base_url: "https://provider.test".into(),
-        credential: None,
-        allow_private_network: false,
-        region: None,
-        health_check: HealthCheck::default(),
-    };
-    let breaker =
-        BreakerPolicy { open_base: Duration::from_secs(1), open_max: OPEN_MAX, ..BreakerPolicy::default() };
-    let deployment = |name: &str| Deployment {
-        name: name.into(),
-        provider: ProviderIndex(u32::from(name.starts_with('q'))),
-        upstream_model: "model".into(),
-        capabilities: Capabilities::ALL,
-        context_window: None,
-        max_output_tokens: None,
-        quality: None,
-        prices: Schedule::unknown(),
-        breaker,
-        limits: Limits::default(),
-    };
-    let model = |name: &str, targets: &[u32]| {
-        let targets: Vec<_> =
-            targets.iter().map(|index| Target { deployment: DeploymentIndex(*index), weight: 1 }).collect();
-        let tier = Tier { max_attempts: targets.len() as u32, targets, timeouts: Timeouts::default() };
-        VirtualModel { name: name.into(), tiers: vec![tier], ..VirtualModel::pin("m", DeploymentIndex(0)) }
-    };
-    RoutingTable {
-        providers: vec![provider("p"), provider("q")],
-        deployments: ["p/a", "p/b", "p/c", "q/d", "q/e"].into_iter().map(deployment).collect(),
-        virtual_models: vec![model("chat", &[0, 1, 3]), model("fast", &[2, 4, 3]), model("solo", &[3])],
-        ..RoutingTable::default()
-    }
 }
 
 impl World {
