@@ -305,6 +305,7 @@ impl<'a> Stream<'a> {
             build_version: identity.build_version.clone(),
             advertise: identity.advertise.clone(),
             seen_sequence: self.seen.of(applied.as_ref()),
+            held_verdicts: Vec::new(),
             applied,
             missing_credentials: self.missing_credentials(),
         }
