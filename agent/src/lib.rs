@@ -3,6 +3,7 @@
 //! when the control plane is away.
 
 mod budgets;
+mod checks;
 mod clock;
 pub mod config;
 pub mod control;

@@ -81,6 +81,7 @@ pub(crate) struct Metrics {
     pub(crate) budget_requests: Family<BudgetLabels, Counter>,
     /// Attempts that started.
     pub(crate) starts: Family<StartLabels, Counter>,
+    probes: Family<AttemptLabels, Counter>,
     faulted: Family<FaultedLabels, Counter>,
     faults_counted: Mutex<HashSet<Arc<str>>>,
     faults_active: Family<DrillLabels, Gauge>,
@@ -115,6 +116,7 @@ impl Metrics {
             attempts: Family::default(),
             budget_requests: Family::default(),
             starts: Family::default(),
+            probes: Family::default(),
             faulted: Family::default(),
             faults_counted: Mutex::default(),
             faults_active: Family::default(),
@@ -131,6 +133,11 @@ impl Metrics {
             "budget_requests",
             "Requests that a budget refused, downgraded or let pass with an alert",
             metrics.budget_requests.clone(),
+        );
+        registry.register(
+            "probes",
+            "Calls of one token that no app asked for, to find out whether a deployment answers",
+            metrics.probes.clone(),
         );
         registry.register(
             "attempts_faulted",
@@ -152,6 +159,12 @@ impl Metrics {
         );
         *metrics.registry.lock() = registry;
         metrics
+    }
+
+    /// Counts a call that no app asked for.
+    pub(crate) fn count_probe(&self, deployment: &str, outcome: &'static str) {
+        let labels = AttemptLabels { deployment: deployment.to_owned(), outcome };
+        self.probes.get_or_create(&labels).inc();
     }
 
     /// Counts an attempt that the drill `fault` took hold of.

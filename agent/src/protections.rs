@@ -1,8 +1,9 @@
-//! Tells the control plane which protections are active, as a state: newest only.
+//! Breakers between this agent and its control plane: tells which protections are active
+//! here, as a state, newest only; obeys what comes back.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use trunkline_proto::{
     convert::breaker_state,
@@ -11,7 +12,7 @@ use trunkline_proto::{
 use trunkline_routing::{
     breaker::{State, ramp_percent},
     hold::QuarantineReason,
-    registry::{BreakerView, Forced},
+    registry::{BreakerView, FleetState, FleetVerdict, Forced, ProbeLease},
     time::Timestamp,
 };
 
@@ -102,6 +103,7 @@ fn breaker(view: &BreakerView, now: Timestamp) -> LocalBreaker {
     let mut shown = LocalBreaker {
         state: breaker_state(&BreakerView { forced: None, ..*view }).into(),
         openings: view.openings,
+        base_generation: view.base_generation,
         ..LocalBreaker::default()
     };
     match view.state {
@@ -115,30 +117,82 @@ fn breaker(view: &BreakerView, now: Timestamp) -> LocalBreaker {
     shown
 }
 
-/// Hands the operators' verdicts to the registry whenever they change.
-pub(crate) async fn obey(
-    shared: Arc<Shared>,
-    mut verdicts: watch::Receiver<Arc<Verdicts>>,
-    shutdown: CancellationToken,
-) {
+/// What comes from the control plane on breakers.
+#[derive(Debug)]
+pub(crate) struct Words {
+    /// As it was published last.
+    pub(crate) verdicts: watch::Receiver<Arc<Verdicts>>,
+    /// The control plane counts as heard until then.
+    pub(crate) heard_until: watch::Receiver<Instant>,
+}
+
+/// Hands the control plane's word on breakers to the registry whenever it changes.
+pub(crate) async fn obey(shared: Arc<Shared>, mut words: Words, shutdown: CancellationToken) {
     loop {
-        {
-            let newest = Arc::clone(&verdicts.borrow_and_update());
-            let now = shared.clock.now();
-            let all = newest.iter().map(|(deployment, verdict)| {
-                let forced = if verdict.forced_open { Forced::Open } else { Forced::Closed };
-                (deployment, forced, verdict.expires.map(|at| shared.clock.at(at.into_std())))
-            });
-            shared.registry.lock().set_forced(all, now);
-            shared.protections_changed.notify_one();
-        }
-        tokio::select! {
-            biased;
-            // Nothing to obey after the stop.
-            () = shutdown.cancelled() => return,
-            changed = verdicts.changed() => if changed.is_err() { return },
-            // A new table may hold deployments that a verdict is about.
-            () = shared.snapshot_changed.notified() => {}
+        let newest = Arc::clone(&words.verdicts.borrow_and_update());
+        take(&shared, &newest);
+        let told = loop {
+            tokio::select! {
+                biased;
+                // Nothing to obey after the stop.
+                () = shutdown.cancelled() => return,
+                changed = words.verdicts.changed() => break changed,
+                // A new table may hold deployments that a verdict is about.
+                () = shared.snapshot_changed.notified() => break Ok(()),
+                heard = words.heard_until.changed() => {
+                    if let Err(gone) = heard {
+                        break Err(gone);
+                    }
+                    let until = shared.clock.at(words.heard_until.borrow_and_update().into_std());
+                    shared.registry.lock().heard_from_fleet(until);
+                }
+            }
+        };
+        if told.is_err() {
+            return;
         }
     }
+}
+
+/// The registry takes all that one publication says.
+pub(crate) fn take(shared: &Shared, verdicts: &Verdicts) {
+    let now = shared.clock.now();
+    let local = |at: Instant| shared.clock.at(at.into_std());
+    let forced = verdicts.iter().map(|(deployment, verdict)| {
+        let forced = if verdict.forced_open { Forced::Open } else { Forced::Closed };
+        (deployment, forced, verdict.expires.map(local))
+    });
+    // What an operator forces has a generation as well: a breaker that opens under it tells
+    // so.
+    let ruled = verdicts.iter().map(|(subject, verdict)| FleetVerdict {
+        subject,
+        state: FleetState::Closed,
+        generation: verdict.generation,
+        until: None,
+        openings: 0,
+        admit_percent: 100,
+    });
+    let fleet = verdicts.fleet().map(|(subject, word)| FleetVerdict {
+        subject,
+        state: word.state,
+        generation: word.generation,
+        until: word.until.map(local),
+        openings: word.openings,
+        admit_percent: word.admit_percent,
+    });
+    let leases = verdicts.leases().iter().map(|lease| ProbeLease {
+        deployment: &lease.deployment,
+        lease_id: lease.id,
+        generation: lease.generation,
+        expires: local(lease.expires),
+        is_check: lease.is_check,
+    });
+    {
+        let mut registry = shared.registry.lock();
+        registry.set_forced(forced, now);
+        registry.set_fleet(&verdicts.epoch, ruled.chain(fleet), now, &mut rand::rng());
+        registry.set_leases(leases, now);
+    }
+    shared.protections_changed.notify_one();
+    shared.leases_changed.notify_one();
 }

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// Woken when a protection may have changed.
     pub(crate) protections_changed: Notify,
+    /// Woken when leases to probe may have come.
+    pub(crate) leases_changed: Notify,
     /// Woken when another table is in use.
     pub(crate) snapshot_changed: Notify,
     /// Whether callers are turned away while no keys are configured.
@@ -90,6 +92,7 @@ impl Shared {
             duty: Duty::default(),
             metrics: Metrics::new(),
             protections_changed: Notify::new(),
+            leases_changed: Notify::new(),
             snapshot_changed: Notify::new(),
             apps_need_keys: false,
             draining,

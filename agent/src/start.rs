@@ -1,14 +1,7 @@
 //! Puts an agent together and takes it down again: listeners, workers, control-plane
 //! streams; then drain, flush, stop.
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -29,25 +22,25 @@ use trunkline_transport::{
 
 use crate::{
     budgets::{self, Budgets},
+    checks::Lead,
     config::Options,
-    control::{
-        self, Cache, ControlPlane, Identity, ModelInbox, Orders, Recorder, SyncContext, TableStore,
-        TelemetryContext, Verdicts, run_sync, run_telemetry,
-    },
+    control::{Cache, Identity, Orders, ProbeResults, Recorder, TableStore, VerdictCache, Verdicts},
     data_dir::{self, DirectoryLock},
     drills,
     engine::Worker,
     grpc,
     ingress::{self, Limits},
-    learning, ops, protections,
+    ops, protections,
     shared::{Shared, watch_credentials},
     upstream::{self, Upstream},
 };
 
+mod connect;
+
+use connect::Kept;
+
 /// Requests under way may take this long after a stop was asked for.
 const DRAIN_WITHIN: Duration = Duration::from_secs(600);
-/// Until the control plane says how often to report.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Kept connections that are too old are closed this often.
 const EVICT_EVERY: Duration = Duration::from_secs(10);
 
@@ -192,6 +185,9 @@ pub(crate) async fn start_limited(
     if let Some(loaded) = tables.newest() {
         shared.load(loaded);
     }
+    // Before the first request comes.
+    let verdicts = verdicts(&options).await?;
+    protections::take(&shared, &verdicts);
     let reporter = HealthReporter::new();
     grpc::health::tell(&reporter, tables.newest().is_some()).await;
     // Threads that were started before another could not be end at once.
@@ -218,10 +214,14 @@ pub(crate) async fn start_limited(
     agent.background.spawn(security.follow(agent.stop.clone()));
     agent.follow_tables(&tables);
     agent.background.spawn(watch_credentials(Arc::clone(&agent.shared), agent.stop.clone()));
+    let probe_results = ProbeResults::default();
+    let lead = if channel.is_some() { Lead::ControlPlane } else { Lead::Own };
+    agent.check(lead, probe_results.clone())?;
     let (orders, obeyed) = watch::channel(Arc::new(Orders::default()));
     agent.background.spawn(drills::obey(Arc::clone(&agent.shared), obeyed, agent.stop.clone()));
     if let Some(channel) = channel {
-        agent.connect(channel, &identity, tables, recorder, &orders, &options.data_dir);
+        let kept = Kept { tables, verdicts, data_dir: options.data_dir };
+        agent.connect(channel, &identity, kept, recorder, &orders, probe_results);
     }
     let (done, stopped) = oneshot::channel();
     tokio::spawn(agent.run(health, done));
@@ -268,6 +268,16 @@ fn tables(options: &Options) -> Result<Arc<TableStore>, StartError> {
     let version = Version { epoch: "static".to_owned(), revision: 1 };
     tables.install(version, &config).map_err(|problems| wrong(problems.to_string()))?;
     Ok(Arc::new(tables))
+}
+
+/// What the control plane said of breakers before the last stop. Without one nobody said
+/// anything.
+async fn verdicts(options: &Options) -> Result<Verdicts, StartError> {
+    if options.control_plane.is_none() {
+        return Ok(Verdicts::default());
+    }
+    let cache = VerdictCache::new(options.data_dir.clone());
+    Ok(tokio::task::spawn_blocking(move || cache.load()).await?)
 }
 
 /// One thread with its own runtime, socket and upstream connections per worker: a
@@ -349,52 +359,6 @@ impl Agent {
                 }
             }
         });
-    }
-
-    /// Streams to and from the control plane.
-    fn connect(
-        &self,
-        channel: ControlPlane,
-        identity: &Arc<Identity>,
-        tables: Arc<TableStore>,
-        recorder: Arc<Recorder>,
-        orders: &watch::Sender<Arc<Orders>>,
-        data_dir: &std::path::Path,
-    ) {
-        let (protections_in, protections_out) = watch::channel(Arc::new(Vec::new()));
-        let (verdicts_in, verdicts_out) = watch::channel(Arc::new(Verdicts::default()));
-        let (interval_in, interval_out) = watch::channel(REPORT_INTERVAL);
-        let models = Arc::new(ModelInbox::default());
-        let sync = SyncContext {
-            channel: channel.clone(),
-            identity: Arc::clone(identity),
-            tables: Arc::clone(&tables),
-            credentials: Arc::clone(&self.shared.credentials),
-            recorder: Arc::clone(&recorder),
-            protections: protections_out,
-            verdicts: verdicts_in,
-            orders: orders.clone(),
-            report_interval: interval_in,
-            models: Arc::clone(&models),
-            in_flight: self.shared.in_flight_counter(),
-            budgets: Arc::clone(&self.shared.budgets),
-        };
-        let telemetry = TelemetryContext {
-            channel,
-            identity: Arc::clone(identity),
-            recorder,
-            tables,
-            report_interval: interval_out,
-            orders: orders.subscribe(),
-            spool: Some(data_dir.join(control::SPOOL_FILE)),
-            wall_clock: SystemTime::now,
-        };
-        let shared = || Arc::clone(&self.shared);
-        self.background.spawn(run_sync(sync, self.stop.clone()));
-        self.background.spawn(learning::follow(shared(), models, self.stop.clone()));
-        self.background.spawn(run_telemetry(telemetry, self.stop_telemetry.clone()));
-        self.background.spawn(protections::publish(shared(), protections_in, self.stop.clone()));
-        self.background.spawn(protections::obey(shared(), verdicts_out, self.stop.clone()));
     }
 
     /// Serves until a stop was asked for, and gRPC's health says so; then: not ready,

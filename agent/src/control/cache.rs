@@ -23,7 +23,7 @@ const FORMAT_WITHOUT_HASHES: u32 = 1;
 /// The newest and the one before it.
 const GENERATIONS: [&str; 2] = ["table.bin", "table.previous.bin"];
 /// Epochs are UUIDs; this is far more.
-const EPOCH_BYTES_MAX: usize = 256;
+pub(super) const EPOCH_BYTES_MAX: usize = 256;
 /// An update with a resource's key in it is smaller.
 const KEY_BYTES_MAX: usize = 64 << 20;
 
@@ -133,7 +133,7 @@ fn framed(format: u32, version: &Version, body: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn checksum(header: &[u8], body: &[u8]) -> [u8; 32] {
+pub(super) fn checksum(header: &[u8], body: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(header).chain_update(body).finalize().into()
 }
 
@@ -177,7 +177,7 @@ fn hashes(rest: &mut &[u8]) -> Result<BTreeMap<String, [u8; 32]>, BadCache> {
     (0..count).map(|_| Ok((text(rest, KEY_BYTES_MAX)?, take(rest)?))).collect()
 }
 
-fn text(rest: &mut &[u8], max: usize) -> Result<String, BadCache> {
+pub(super) fn text(rest: &mut &[u8], max: usize) -> Result<String, BadCache> {
     let length = u32::from_le_bytes(take(rest)?) as usize;
     let (text, after) = rest.split_at_checked(length.min(max + 1)).ok_or(BadCache::Layout)?;
     *rest = after;
@@ -185,7 +185,7 @@ fn text(rest: &mut &[u8], max: usize) -> Result<String, BadCache> {
     if text.len() > max { Err(BadCache::Layout) } else { Ok(text) }
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadCache> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BadCache> {
     let (taken, after) = rest.split_first_chunk().ok_or(BadCache::Layout)?;
     *rest = after;
     Ok(*taken)

@@ -7,6 +7,7 @@ mod cache;
 mod identity;
 mod models;
 mod orders;
+mod probe_results;
 mod recorder;
 mod samples;
 mod spool;
@@ -16,6 +17,7 @@ mod table_store;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod verdict_cache;
 mod verdicts;
 mod window;
 
@@ -34,11 +36,13 @@ pub use self::{
     identity::Identity,
     models::ModelInbox,
     orders::{Drill, Orders},
+    probe_results::ProbeResults,
     recorder::{AttemptSample, Recorder, UsageSource},
     sync::{SyncContext, run as run_sync},
     table_store::{LoadedTable, TableStore, UpdateError},
     telemetry::{TelemetryContext, run as run_telemetry},
-    verdicts::{Verdict, Verdicts},
+    verdict_cache::VerdictCache,
+    verdicts::{FleetWord, Lease, Verdict, Verdicts},
 };
 
 /// Dialling the control plane; the stream's own limits begin after it.

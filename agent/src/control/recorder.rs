@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use trunkline_proto::{
-    convert::{wire_histogram, wire_outcome},
+    convert::{PROBE_MODEL, wire_histogram, wire_outcome},
     telemetry::v1,
 };
 use trunkline_routing::{
@@ -143,7 +143,10 @@ impl Recorder {
             if let Some((tokens, source)) = tokens {
                 counts.add_usage(tokens, source, cost);
             }
-            shard.samples.add(drawn, || sample.kept(ended));
+            // A call of one token is like no request of an app: models learn nothing of it.
+            if *sample.model != *PROBE_MODEL {
+                shard.samples.add(drawn, || sample.kept(ended));
+            }
         });
     }
 

@@ -45,7 +45,8 @@ const UPDATE_BYTES_MAX: usize = 64 << 20;
 const BEHIND_MAX: u32 = 2;
 /// What the control plane looks at in one demand.
 const CLAIMS_MAX: usize = 1_000;
-/// An acknowledgement, a heartbeat, protections: never more at the same time.
+/// An acknowledgement, a heartbeat, protections, a probe's result: never more at the same
+/// time.
 const OUTBOUND_MAX: usize = 4;
 /// A control plane that asks to stay away longer is obeyed this long.
 const STAY_AWAY_MAX: Duration = Duration::from_secs(60);
@@ -159,6 +160,11 @@ impl<'a> Stream<'a> {
                         heartbeat_at = Instant::now() + self.heartbeat_interval;
                     }
                     dead_at = Instant::now() + self.liveness_timeout;
+                    self.context.heard_until.send_replace(dead_at);
+                }
+                // Other agents wait for it.
+                result = self.context.probe_results.next(), if self.ended == Ended::Answered => {
+                    outbound.send(sync_request::Message::ProbeResult(result)).await?;
                 }
                 () = sleep_until(heartbeat_at) => {
                     heartbeat_at = Instant::now() + self.heartbeat_interval;
@@ -242,7 +248,7 @@ impl<'a> Stream<'a> {
         self.seen.note(&self.epoch, publication.sequence);
         let orders = Orders::from_wire(&publication, &self.context.identity.agent_id, now);
         self.context.orders.send_replace(Arc::new(orders));
-        let verdicts = Verdicts::from_wire(publication, now);
+        let verdicts = Verdicts::from_wire(publication, &self.epoch, now);
         self.context.verdicts.send_replace(Arc::new(verdicts));
     }
 
@@ -305,7 +311,10 @@ impl<'a> Stream<'a> {
             build_version: identity.build_version.clone(),
             advertise: identity.advertise.clone(),
             seen_sequence: self.seen.of(applied.as_ref()),
-            held_verdicts: Vec::new(),
+            held_verdicts: applied
+                .as_ref()
+                .map(|applied| self.context.verdicts.borrow().held(&applied.epoch))
+                .unwrap_or_default(),
             applied,
             missing_credentials: self.missing_credentials(),
         }

@@ -5,13 +5,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use trunkline_proto::types::v1::Protection;
 
 use super::{
-    ControlPlane, Identity, ModelInbox, Orders, Recorder, TableStore, Verdicts,
+    ControlPlane, Identity, ModelInbox, Orders, ProbeResults, Recorder, TableStore, VerdictCache, Verdicts,
     backoff::{Backoff, SPREAD},
     orders,
     stream::{SeenSequence, Stream},
@@ -33,8 +36,14 @@ pub struct SyncContext {
     pub recorder: Arc<Recorder>,
     /// All that are active.
     pub protections: watch::Receiver<Arc<Vec<Protection>>>,
-    /// Gets what operators forced.
+    /// Gets what operators forced, what the fleet's breakers say, and leases.
     pub verdicts: watch::Sender<Arc<Verdicts>>,
+    /// Keeps them. None: nothing is kept on disk.
+    pub verdict_cache: Option<VerdictCache>,
+    /// Gets until when the control plane counts as heard.
+    pub heard_until: watch::Sender<Instant>,
+    /// Says what came of leases.
+    pub probe_results: ProbeResults,
     /// Gets drills and being out of service.
     pub orders: watch::Sender<Arc<Orders>>,
     /// Gets the pace of telemetry.
@@ -59,7 +68,12 @@ pub async fn run(context: SyncContext, shutdown: CancellationToken) {
         }
     };
     // Beside each other: no stream waits for the disk.
-    tokio::join!(shutdown.run_until_cancelled(serve), context.tables.keep(&shutdown));
+    let keep_verdicts = async {
+        if let Some(cache) = &context.verdict_cache {
+            cache.keep(context.verdicts.subscribe(), &shutdown).await;
+        }
+    };
+    tokio::join!(shutdown.run_until_cancelled(serve), context.tables.keep(&shutdown), keep_verdicts);
 }
 
 async fn streams(context: &SyncContext) {

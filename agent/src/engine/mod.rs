@@ -25,6 +25,7 @@ mod account;
 mod attempt;
 mod drilled;
 mod job;
+mod probe;
 mod race;
 mod report;
 mod tail;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     account::Trace,
     attempt::FailedAttempt,
     job::{Endpoint, Forwarded, Job, profile},
+    probe::{PROBE_TOKENS, Probed, probe},
     report::report,
     tail::Tail,
 };

@@ -83,7 +83,7 @@ async fn a_day_without_a_control_plane_changes_nothing_and_loses_nothing() {
     };
     let publication = Publication { verdicts: vec![verdict], ..Publication::default() };
     let begin = Instant::now();
-    world.verdicts.send_replace(Arc::new(Verdicts::from_wire(publication, begin)));
+    world.verdicts.send_replace(Arc::new(Verdicts::from_wire(publication, "e", begin)));
     let shutdown = CancellationToken::new();
     let _sync = world.start_sync();
     let telemetry = world.start_telemetry(&shutdown);
