@@ -13,6 +13,7 @@ mod drain;
 mod durability;
 mod dying_provider;
 mod failover;
+mod fleet_breaker;
 mod grpc_agent;
 mod grpc_control_plane;
 mod keys;
