@@ -193,8 +193,8 @@ async fn without_the_control_plane_agents_go_on_and_find_out_by_themselves_but_s
         assert!(killed.elapsed() < LIVENESS * 2, "nobody ever tried");
         sleep(Duration::from_millis(10)).await;
     }
-    // The last word was at most a heartbeat, 10 s, old when it was killed.
-    assert!(killed.elapsed() >= LIVENESS - Duration::from_secs(11), "{:?}", killed.elapsed());
+    // The last word was at most a heartbeat, 5 s, old when it was killed.
+    assert!(killed.elapsed() >= LIVENESS - Duration::from_secs(6), "{:?}", killed.elapsed());
     // Then each agent probes once in one to three times the open time, of a second at least.
     let (before, since) = (dying.requests(), Instant::now());
     callers.answer(300).await;

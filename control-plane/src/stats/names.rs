@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use trunkline_routing::table::{RoutingTable, Version};
+use trunkline_proto::convert::PROBE_MODEL;
+use trunkline_routing::table::{Deployment, HealthCheckMode, RoutingTable, Version};
 
 use super::{KEYS_MAX, Key};
 use crate::repository::Repository;
@@ -49,7 +50,8 @@ impl Names {
         }
     }
 
-    /// A virtual model with each of its targets, and each deployment that is pinned.
+    /// A virtual model with each of its targets, each deployment that is pinned, and those
+    /// that agents probe.
     fn insert_all(&mut self, table: &RoutingTable) {
         let name = |index| table.deployment(index).name.as_ref();
         let targets = table.virtual_models.iter().flat_map(|model| {
@@ -57,7 +59,12 @@ impl Names {
             targets.map(|target| (name(target.deployment), model.name.as_ref()))
         });
         let pins = table.deployments.iter().map(|deployment| (deployment.name.as_ref(), &*deployment.name));
-        for (deployment, model) in targets.chain(pins) {
+        let active = |deployment: &&Deployment| {
+            table.provider(deployment.provider).health_check.mode == HealthCheckMode::Active
+        };
+        let probes = table.deployments.iter().filter(active);
+        let probes = probes.map(|deployment| (deployment.name.as_ref(), PROBE_MODEL));
+        for (deployment, model) in targets.chain(pins).chain(probes) {
             if self.pairs.len() >= NAMES_MAX {
                 return;
             }
