@@ -18,8 +18,9 @@ use trunkline_routing::{
     classify::Classified,
     decide::{self, Route},
     eligibility::Profile,
+    fleet::State,
     learn::learn,
-    registry::{Binding, Forced, Registry},
+    registry::{self, Binding, FleetState, Forced, Registry},
     table::VirtualModel,
     tenant::Tenant,
     time::Timestamp,
@@ -29,8 +30,11 @@ use super::unix_ms;
 use crate::{
     grpc::wire_version,
     learning::{Learning, Published},
-    repository::{ConfigState, Repository, VerdictSet, VerdictState},
+    repository::{ConfigState, FleetVerdict, Repository, VerdictSet, VerdictState},
 };
+
+/// The control plane is never without its own word.
+const ALWAYS: Duration = Duration::from_hours(24 * 3_650);
 
 /// Bound to the newest configuration and verdicts.
 #[derive(Debug)]
@@ -161,6 +165,10 @@ impl Brain {
             (verdict.deployment.as_str(), what, until)
         });
         self.registry.set_forced(forced, now);
+        let found: Vec<_> = verdicts.fleet().filter(|verdict| verdict.forced.is_none()).collect();
+        let found = found.iter().filter_map(|verdict| fleet_verdict(verdict, now));
+        self.registry.set_fleet(&state.version.epoch, found, now, &mut rand::rng());
+        self.registry.heard_from_fleet(now + ALWAYS);
         let bound = Bound { state, verdicts, binding };
         self.bound = Some(bound.clone());
         bound
@@ -169,6 +177,24 @@ impl Brain {
     fn now(&self) -> Timestamp {
         Timestamp::ZERO + self.zero.elapsed()
     }
+}
+
+/// None: it is closed.
+fn fleet_verdict(verdict: &FleetVerdict, now: Timestamp) -> Option<registry::FleetVerdict<'_>> {
+    let (state, admit_percent) = match verdict.record.state {
+        State::Closed => return None,
+        State::Open => (FleetState::Open, 100),
+        State::HalfOpen => (FleetState::HalfOpen, 100),
+        State::Ramping(percent) => (FleetState::Ramping, percent),
+    };
+    Some(registry::FleetVerdict {
+        subject: &verdict.subject,
+        state,
+        generation: verdict.generation,
+        until: (state == FleetState::Open).then(|| now + verdict.record.open_for),
+        openings: verdict.record.openings,
+        admit_percent,
+    })
 }
 
 fn remaining(end_unix_ms: u64) -> Duration {

@@ -22,8 +22,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use trunkline_proto::{
     agent::v1::{
-        Hello, SyncRequest, SyncResponse, agent_service_server::AgentService, sync_request::Message,
-        sync_response,
+        HeldVerdict, Hello, SyncRequest, SyncResponse, agent_service_server::AgentService,
+        sync_request::Message, sync_response,
     },
     status,
     types::v1::Version,
@@ -116,6 +116,7 @@ async fn serve(
         return End::Failed(status);
     }
     let (held, seen_sequence) = (hello.applied.clone().unwrap_or_default(), hello.seen_sequence);
+    let held_verdicts = hello.held_verdicts.clone();
     let (agent_id, incarnation) = (hello.agent_id.clone(), hello.incarnation.clone());
     let connection = match context.registry.connect(hello, SystemTime::now()) {
         Ok(connection) => connection,
@@ -127,6 +128,7 @@ async fn serve(
             ));
         }
     };
+    let seen_sequence = seen_sequence.max(seen_by_verdicts(context, &held, &held_verdicts));
     let ahead = is_ahead(context, &held, seen_sequence);
     // Held until the stream ends.
     let mut _claim = None;
@@ -141,6 +143,15 @@ async fn serve(
     let end = session.run(inbound).await;
     tracing::info!(agent_id, "agent disconnected");
     end
+}
+
+/// A verdict that is newer than the store's was a commit that the store lost: then at
+/// least the one after its last.
+fn seen_by_verdicts(context: &Context, held: &Version, verdicts: &[HeldVerdict]) -> u64 {
+    let known = context.repository.verdicts();
+    let newer = |verdict: &HeldVerdict| verdict.generation > known.generation(&verdict.deployment);
+    let same_store = held.epoch == context.repository.state().version.epoch;
+    if same_store && verdicts.iter().any(newer) { context.repository.sequence() + 1 } else { 0 }
 }
 
 /// Whether the agent saw more of this store than the store holds.
