@@ -6,6 +6,7 @@ mod bad_input;
 mod breakers;
 mod cli_admin;
 mod client_leaves;
+mod compare;
 mod control_plane_away;
 mod credentials;
 mod disk_full;

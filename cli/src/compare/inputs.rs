@@ -50,7 +50,14 @@ pub(super) fn changed(scenario: Scenario, args: &CompareArgs) -> Result<Scenario
 }
 
 fn from_file(path: &Path) -> Result<Scenario, Failure> {
-    let read = || -> anyhow::Result<Scenario> { Ok(Scenario::from_yaml(&std::fs::read_to_string(path)?)?) };
+    let read = || -> anyhow::Result<Scenario> {
+        let text = std::fs::read_to_string(path)?;
+        // The reader of YAML says "error: " itself, and so does the terminal.
+        Scenario::from_yaml(&text).map_err(|error| {
+            let said = error.to_string();
+            anyhow::anyhow!("{}", said.strip_prefix("error: ").unwrap_or(&said).trim_end())
+        })
+    };
     read().with_context(|| format!("read the scenario {}", path.display())).map_err(Failure::WrongInput)
 }
 
@@ -100,4 +107,55 @@ pub(super) fn policy(name: &str) -> Result<Policy, Failure> {
 pub(super) fn law_name(law: Law) -> String {
     let named = Law::NAMES.into_iter().find(|(_, known)| *known == law);
     named.map(|(name, _)| name.to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const GUIDE: &str = include_str!("../../../docs/guides/compare.md");
+
+    /// The fenced blocks of a language.
+    fn blocks(language: &str) -> impl Iterator<Item = &'static str> {
+        let parts = GUIDE.split("\n```").filter_map(move |part| part.strip_prefix(language));
+        parts.map(|part| part.trim_start_matches('\n'))
+    }
+
+    /// Every field in it, however deep, by path; items of lists have none of their own.
+    fn fields(value: &Value, path: &str, found: &mut Vec<String>) {
+        match value {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    let path = format!("{path}.{name}");
+                    fields(value, &path, found);
+                    found.push(path);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| fields(item, path, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_guide_shows_every_field_of_a_scenario() {
+        let text = blocks("yaml").next().unwrap();
+        let scenario = Scenario::from_yaml(text).unwrap();
+        let written: Value = serde_saphyr::from_str(text).unwrap();
+        let (mut shown, mut all) = (Vec::new(), Vec::new());
+        fields(&written, "", &mut shown);
+        fields(&serde_json::to_value(&scenario).unwrap(), "", &mut all);
+        // An incident's errors, limits and prices have the fields of the provider's own.
+        let name = |path: &String| path.rsplit('.').next().map(str::to_owned);
+        let names: Vec<_> = shown.iter().map(name).collect();
+        let of_effect = |path: &String| path.starts_with(".incidents.effect.") && names.contains(&name(path));
+        all.retain(|path| !shown.contains(path) && !of_effect(path));
+        assert!(all.is_empty(), "the guide lacks {all:?}");
+    }
+
+    #[test]
+    fn the_traffic_of_the_guide_can_be_played() {
+        assert!(Traffic::from_csv("guide", blocks("csv").next().unwrap()).is_ok());
+    }
 }

@@ -13,6 +13,7 @@ use crate::{
 
 mod builtin;
 mod check;
+mod fleet;
 
 pub use builtin::{FLEETS, SCENARIOS, acceptance};
 pub use check::InvalidScenario;
@@ -160,7 +161,7 @@ pub struct Day {
 }
 
 /// The providers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Fleet {
     /// A built-in one, by its name.
