@@ -12,6 +12,9 @@ const BREAK_S: f64 = 200.0;
 /// A deployment that fails more often is not taken for its price.
 const FAILS_MAX: f64 = 0.3;
 
+/// Where none meets the SLO, none is taken that is slower than so many times the fastest.
+const LATE_MAX: f64 = 2.0;
+
 fn expected_s(truth: &Truth, best_s: f64) -> f64 {
     truth.expected_s(best_s) + truth.breaks * BREAK_S
 }
@@ -34,7 +37,8 @@ impl Picker for Oracle {
     }
 }
 
-/// The cheapest that is expected to meet floor and SLO; the fastest if none is.
+/// The cheapest that is expected to meet floor and SLO. If none is, the SLO is lost: the
+/// cheapest of those that take at most twice as long as the fastest.
 pub(super) struct OracleCost;
 
 impl Picker for OracleCost {
@@ -48,7 +52,14 @@ impl Picker for OracleCost {
                 && truth.fails < FAILS_MAX
         };
         let feasible: Vec<usize> = ask.above_floor().into_iter().filter(meets).collect();
-        let cheapest = smallest(&feasible, |at| truths[at].cost.0 as f64);
-        cheapest.or_else(|| Oracle.pick(ask, chance))
+        let cost = |at: usize| truths[at].cost.0 as f64;
+        if let Some(cheapest) = smallest(&feasible, cost) {
+            return Some(cheapest);
+        }
+        let above = ask.above_floor();
+        let latest = LATE_MAX * best_s(&truths, &above);
+        let late = |at: &usize| truths[*at].fails < FAILS_MAX && truths[*at].total_s <= latest;
+        let late: Vec<usize> = above.into_iter().filter(late).collect();
+        smallest(&late, cost).or_else(|| Oracle.pick(ask, chance))
     }
 }
