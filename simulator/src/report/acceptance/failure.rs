@@ -41,9 +41,9 @@ pub(super) const ROWS: [Row; 5] = [
         id: "F",
         name: "fallback",
         pass: &[
-            figure("F-black-hole", FALLBACK, WindowTtftP95).at_most_times(0.3, CHAIN),
-            figure("F-outage", FALLBACK, WindowWasted).at_most_times(0.25, CHAIN),
+            figure("F", FALLBACK, WindowTtftP95).at_most_times(0.3, CHAIN),
+            figure("FO", FALLBACK, WindowWasted).at_most_times(0.25, CHAIN),
         ],
-        must_fail: &[figure("F-black-hole", CHAIN, WindowTtftP95).above(10.0)],
+        must_fail: &[figure("F", CHAIN, WindowTtftP95).above(10.0)],
     },
 ];
