@@ -53,6 +53,12 @@ pub(crate) enum Listing {
     Faults,
     /// What deployments cost now and later, and prices that are held back.
     Prices,
+    /// Budgets, and what was spent of them in the period that runs.
+    Budgets {
+        /// Only this one, with what each agent holds of it.
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Counts of each deployment over time.
     History(HistoryArgs),
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod audit;
 mod breakers;
+mod budgets;
 mod faults;
 mod history;
 mod prices;
@@ -74,6 +75,13 @@ async fn listing(
                 ListingFormat::Json => Vec::new(),
             };
             show(output, "ListPriceEntriesResponse", &list, |list| prices::table(list, &deployments, now))?
+        }
+        Listing::Budgets { name: Some(name) } => {
+            let budget = budgets::one(control_plane, name).await?;
+            show(output, "GetBudgetResponse", &budget, budgets::accounts)?
+        }
+        Listing::Budgets { name: None } => {
+            show(output, "ListBudgetsResponse", &budgets::all(control_plane).await?, budgets::table)?
         }
         Listing::History(args) => {
             let history = history::all(control_plane, &args, now).await?;

@@ -69,11 +69,13 @@ pub(super) struct Book {
 }
 
 /// When an account was last heard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Heard {
     pub(super) unix_ms: u64,
     /// None: not since the start.
     instant: Option<Instant>,
+    /// It said that it is over.
+    finished: bool,
 }
 
 /// All of it.
@@ -114,7 +116,7 @@ impl Books {
         let ledger = self.by_name.entry(budget).or_default().periods.entry(span).or_default();
         self.accounts += usize::from(ledger.account(&key).is_none());
         ledger.tell(key.clone(), &account);
-        let heard = self.heard.entry(key).or_insert(Heard { unix_ms: heard_unix_ms, instant: None });
+        let heard = self.heard.entry(key).or_insert(Heard { unix_ms: heard_unix_ms, ..Heard::default() });
         heard.unix_ms = heard.unix_ms.max(heard_unix_ms);
     }
 
@@ -170,7 +172,9 @@ impl Books {
             }
             self.accounts += 1;
         }
-        self.heard.insert(key.clone(), Heard { unix_ms: now.unix_ms, instant: Some(now.instant) });
+        let finished = claim.at_most_nano_usd.is_some();
+        let heard = Heard { unix_ms: now.unix_ms, instant: Some(now.instant), finished };
+        self.heard.insert(key.clone(), heard);
         let mut changed = ledger.tell(key.clone(), &account(claim));
         if let Some(at_most) = claim.at_most_nano_usd {
             changed |= ledger.finish(key.clone(), at_most);
@@ -305,11 +309,13 @@ impl Books {
             .collect()
     }
 
-    /// Whether something was heard of an account lately. After a start all count as heard
+    /// Whether something was heard of an account lately, and may be again: what one held
+    /// that is over comes back to nobody. After a start all count as heard
     /// for a while: agents need time to come back.
     pub(super) fn is_heard(&self, key: &Key, now: Instant) -> bool {
-        let last = self.heard.get(key).and_then(|heard| heard.instant).unwrap_or(self.started);
-        now.saturating_duration_since(last) < LOST_AFTER
+        let heard = self.heard.get(key).copied().unwrap_or_default();
+        let last = heard.instant.unwrap_or(self.started);
+        !heard.finished && now.saturating_duration_since(last) < LOST_AFTER
     }
 }
 

@@ -14,6 +14,9 @@ const HALF_LIFE_SECS: f64 = 10.0;
 /// plane that restarts is not noticed.
 const AHEAD: Duration = Duration::from_secs(60);
 
+/// A mark is raised about so often: a sync of the disk each time.
+const MARK_STEP: Duration = Duration::from_millis(100);
+
 /// A sum over the last seconds, the older the less: `rate * HALF_LIFE / ln 2` in a steady
 /// state.
 #[derive(Clone, Copy, Debug, Default)]
@@ -199,8 +202,8 @@ impl Wallet {
         self.account.returned += self.idle();
     }
 
-    /// The mark that should be written down next: what is in use, and what the next
-    /// second takes. None: the one that is written is good for a while.
+    /// The mark that should be written down next: what is in use, and what the next moments
+    /// take. None: the one that is written is good for a while.
     ///
     /// After a crash nobody knows what was spent since the last word on it. With a mark
     /// on disk it is known that it was not more than that, and the rest of the lease is
@@ -210,7 +213,7 @@ impl Wallet {
             return None;
         }
         let used = self.account.spent.saturating_add(self.reserved);
-        let step = self.reserved_lately.over(Duration::from_secs(1), now).max(self.latest);
+        let step = self.reserved_lately.over(MARK_STEP, now).max(self.latest);
         let step = step.saturating_add(self.waiting);
         let held = self.account.granted.saturating_sub(self.account.returned);
         let low = self.mark < held && self.mark.saturating_sub(used) < step;
