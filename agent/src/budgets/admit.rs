@@ -21,6 +21,9 @@ use crate::{engine::Job, metrics::BudgetLabels, shared::Shared};
 /// Longest wait for money that may still come.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// The same where the request is served anyway: a lease that is on its way comes within.
+const WAIT_FOR_BETTER: Duration = Duration::from_millis(250);
+
 /// While a request waits the ledger is asked so often.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -141,6 +144,7 @@ pub(crate) async fn admit(shared: &Shared, job: &Arc<Job>) -> Result<Arc<Job>, O
             }
             Action::Downgrade => {
                 let amount = worst.dearest.unwrap_or_default().0;
+                let until = until.min(arrived + WAIT_FOR_BETTER);
                 if obtain(shared, &mut reservation, entry, amount, until).await.is_err() {
                     admitted.profile.cheapest = true;
                     count(shared, entry, "downgraded");

@@ -41,6 +41,7 @@ struct World {
 
 impl World {
     async fn new(period: v1::BudgetPeriod) -> Self {
+        clock::set(START);
         let repository = Repository::open(RepositoryOptions::default()).unwrap();
         let budget = v1::Budget {
             name: "b".into(),
@@ -120,8 +121,8 @@ async fn what_was_granted_is_there_after_a_restart() {
 
 #[tokio::test]
 async fn each_period_starts_with_all_of_the_limit_and_late_word_counts_for_its_own() {
-    clock::set(START + 3_599);
     let mut world = World::new(v1::BudgetPeriod::Hour).await;
+    clock::set(START + 3_599);
     let lease = world.ask("a", waiting(LIMIT / 2)).await.unwrap();
     let remaining = std::time::Duration::try_from(lease.remaining.unwrap()).unwrap();
     assert_eq!(remaining, std::time::Duration::from_secs(1));

@@ -43,7 +43,6 @@ fn budget(wire: &v1::Budget, known: &Known<'_>, path: &Path<'_>, problems: &mut 
         limit: NanoUsd(limit.unwrap_or_default()),
         period: period.unwrap_or_default(),
         action: action(wire.action, &path.field("action"), problems),
-        paced: false,
     }
 }
 

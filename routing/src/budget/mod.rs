@@ -37,9 +37,6 @@ pub struct Budget {
     pub period: Period,
     /// What happens at the limit.
     pub action: Action,
-    /// With [`Action::Downgrade`]: whether the better models are kept for where they are
-    /// worth most, instead of for who comes first. See [`pacing::Pacer`].
-    pub paced: bool,
 }
 
 /// Whose spending counts. Both absent: everybody's. Both given: that key's on that model.
