@@ -131,7 +131,9 @@ impl Window {
         let samples = merge_samples(self.samples, end.duration_since(self.end), later.samples);
         let mut targets = self.targets;
         // What ran at the end of the earlier one is of the past.
-        targets.iter_mut().for_each(|one| one.in_flight = 0);
+        for one in &mut targets {
+            one.in_flight = 0;
+        }
         let mut places: HashMap<(String, String), usize> = HashMap::with_capacity(targets.len());
         for (at, one) in targets.iter().enumerate() {
             places.insert((one.deployment.clone(), one.model.clone()), at);

@@ -116,7 +116,7 @@ impl Learner {
                 _ = publish.tick() => self.publish(Instant::now()),
                 _ = keep.tick() => self.keep().await,
                 lesson = self.lessons.recv() => match lesson {
-                    Some(lesson) => self.learn(lesson),
+                    Some(lesson) => self.learn(&lesson),
                     // All who report are gone.
                     None => break,
                 },
@@ -125,7 +125,7 @@ impl Learner {
         self.keep().await;
     }
 
-    fn learn(&mut self, lesson: Lesson) {
+    fn learn(&mut self, lesson: &Lesson) {
         let agent = hash(&lesson.agent_id);
         let at = self.time(lesson.received);
         let state = self.repository.state();

@@ -110,7 +110,7 @@ async fn an_agent_that_follows_is_told_what_changed_and_one_that_lagged_is_told_
         published.wait_for(|published| published.seq() == 1).await.unwrap();
         later.teach(lesson("a", vec![answer("p/two", 300)]));
     };
-    let (_, (published, _)) =
+    let ((), (published, _)) =
         tokio::join!(teach, until(&learning, learner, |published| published.seq() == 2));
     let named = |told: u64| {
         let message = published.message_after(told).unwrap();
