@@ -26,7 +26,7 @@ const HEDGE_MIN_S: f64 = 0.25;
 /// request that takes long by itself twice its time.
 const SOFT_SIGMAS: f64 = 3.2;
 const SOFT_EXTRA: f64 = 0.3;
-const SOFT_MIN_S: f64 = 2.5;
+const SOFT_MIN_S: f64 = 2.0;
 const SOFT_MAX_S: f64 = 10.0;
 const SOFT_SLOW: f64 = 2.0;
 /// Lengths of answers are known less well than waits: added to the deviation of whole
@@ -172,7 +172,11 @@ impl Request {
         let within = if alive { BESIDE_ALIVE * foresight.first_s } else { elapsed.max(BESIDE_DEAD_S) };
         (0..context.route.model.tiers.len()).find_map(|tier| {
             let ranked = self.rank(context, tier);
-            self.soonest(context, tier, &ranked, |one| self.first_s(one) < within)
+            let found = self.soonest(context, tier, &ranked, |one| self.first_s(one) < within);
+            // Beside a dead one even a target of which nothing is known is better.
+            let other = || ranked.iter().find(|one| !alive && one.is_unknown()).map(|one| one.at);
+            let targets = &context.route.model.tiers[tier].targets;
+            found.or_else(|| other().map(|at| (targets[at].deployment, tier)))
         })
     }
 

@@ -37,6 +37,8 @@ const COST_SPREAD: f64 = 0.03;
 const SLO_SHARE: f64 = 0.85;
 /// COST: a target that fails more often is not feasible.
 const ERROR_MAX: f64 = 0.3;
+/// A tier all of whose targets fail more often is passed over while another is there.
+const FAILING: f64 = 0.5;
 /// First attempts that go to a target unseen for so long.
 const EXPLORE_SHARE: f64 = 0.01;
 const EXPLORE_AFTER_S: f64 = 10.0;
@@ -50,7 +52,7 @@ const PROBE_SHARE: f64 = 0.1;
 const TIE: f64 = 0.4;
 
 /// A target is full from this elasticity on.
-const CROWDED: f64 = 1.0;
+const CROWDED: f64 = 2.0;
 
 /// A target with its prediction and its chance.
 #[derive(Clone, Copy, Debug)]
@@ -263,9 +265,10 @@ fn normalize(ranked: &mut [Ranked]) {
 /// tier of the soonest answer is taken.
 pub(crate) fn tier_chances(model: &VirtualModel, tiers: &[Vec<Ranked>], stream: bool) -> Vec<f64> {
     let mut chances = Vec::with_capacity(tiers.len());
+    let roomy = tiers.iter().flatten().any(|one| !one.is_full());
     let mut rest = 1.0;
     for (tier, ranked) in model.tiers.iter().zip(tiers) {
-        let chance = rest * tier_gate(tier, ranked, stream);
+        let chance = rest * tier_gate(tier, ranked, stream, roomy);
         chances.push(chance);
         rest -= chance;
     }
@@ -283,9 +286,12 @@ pub(crate) fn tier_chances(model: &VirtualModel, tiers: &[Vec<Ranked>], stream: 
 }
 
 /// Share of requests that a tier takes, 0 to 1.
-fn tier_gate(tier: &Tier, ranked: &[Ranked], stream: bool) -> f64 {
+fn tier_gate(tier: &Tier, ranked: &[Ranked], stream: bool, roomy: bool) -> f64 {
     let allowed = tier.timeouts.first_token.as_secs_f64();
-    let in_time = |one: &&Ranked| !stream || !is_known(one) || one.estimate.ttft_s <= allowed;
+    let in_time = |one: &&Ranked| {
+        let fast = !stream || !is_known(one) || one.estimate.ttft_s <= allowed;
+        fast && one.estimate.p_error < FAILING && !(roomy && one.is_full())
+    };
     ranked.iter().filter(in_time).map(|one| one.gate).fold(0.0, f64::max)
 }
 
@@ -298,6 +304,11 @@ impl Ranked {
     /// Whether one more request there would mean fewer answers.
     pub(crate) fn is_full(&self) -> bool {
         is_known(self) && self.estimate.crowding > CROWDED
+    }
+
+    /// Whether nothing is known of it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        !is_known(self) && !self.probe
     }
 
     /// Whether it may be called beside a running attempt: it is known, and no probe.

@@ -60,6 +60,11 @@ impl Evidence {
         self.at = self.at.max(now);
     }
 
+    /// All that was seen says less.
+    pub(crate) fn shrink(&mut self, share: f64) {
+        self.sums = self.sums.times(share);
+    }
+
     /// What is left now, at the time constant `tau_s`.
     pub(crate) fn read(&self, now: Timestamp, tau_s: f64) -> Sums {
         self.sums.after(now.since(self.at), tau_s)

@@ -36,6 +36,8 @@ const REFERENCE_SAMPLES: f64 = 10.0;
 const TPOT_TOKENS_MIN: u64 = 8;
 /// Residuals beyond these factors (e^3 is 20) say no more than these.
 const RESIDUAL_MAX: f64 = 3.0;
+/// What is left of earlier evidence on failures with each attempt that is silent.
+const SUSPECT_SHRINK: f64 = 0.5;
 /// Standard deviations at which the slow model clips its error, and the least clip.
 const CLIP_SIGMAS: f64 = 2.5;
 const CLIP_MIN: f64 = 0.5;
@@ -139,8 +141,10 @@ impl Learner {
         self.errors.add(now, f64::from(u8::from(failed)), 1.0, ERROR_TAU_S);
     }
 
-    /// An attempt looks bad so far.
+    /// An attempt looks bad so far, and no other began to answer meanwhile: what was seen
+    /// before says less.
     pub(crate) fn suspect(&mut self, now: Timestamp, weight: f64) {
+        self.errors.shrink(SUSPECT_SHRINK);
         self.errors.add(now, 1.0, weight, ERROR_TAU_S);
     }
 
