@@ -83,7 +83,8 @@ impl Fleet {
             .recovering
             .iter()
             .flat_map(|one| [super::RECOVERING_MIN, super::RECOVERING_MAX].map(|length| one.since + length));
-        verdicts.chain(leases).chain(recovering.filter(|at| *at > now)).min()
+        let checks = self.checks.next_due(&self.topology, now);
+        verdicts.chain(leases).chain(checks).chain(recovering.filter(|at| *at > now)).min()
     }
 
     /// Of a provider, the sum over its deployments.
@@ -167,6 +168,10 @@ impl Draft<'_> {
             return;
         }
         let base = self.fleet.verdicts.get(deployment).map_or(0, |verdict| verdict.base);
+        let failed = self.fleet.checks.failed(deployment, &self.fleet.topology);
+        if let Some(failed) = failed.filter(|_| self.can_do_without(deployment)) {
+            return self.open(deployment, format!("{failed} health checks failed in a row").into(), rng);
+        }
         let summary = self.fleet.evidence.summary(deployment, base, self.now);
         if summary.is_enough() && self.can_do_without(deployment) {
             self.open(deployment, describe(&summary).into(), rng);

@@ -21,6 +21,7 @@
 //! 2006): its number is checked when the result comes, not when it is given.
 
 mod agents;
+mod checks;
 mod decide;
 mod evidence;
 mod lease;
@@ -37,6 +38,7 @@ use core::time::Duration;
 
 use self::{
     agents::Agents,
+    checks::Checks,
     evidence::Evidence,
     lease::Leases,
     topology::Topology,
@@ -71,6 +73,7 @@ pub struct Fleet {
     dirty: BTreeSet<Box<str>>,
     agents: Agents,
     leases: Leases,
+    checks: Checks,
     recovering: Option<Recovering>,
 }
 
@@ -95,6 +98,7 @@ impl Fleet {
             dirty: BTreeSet::new(),
             agents: Agents::default(),
             leases: Leases::new(lease_end),
+            checks: Checks::default(),
             recovering: (known_agents > 0).then_some(Recovering { since: now, known: known_agents }),
         }
     }
@@ -102,6 +106,7 @@ impl Fleet {
     /// Another configuration. Verdicts on what is gone will be closed.
     pub fn set_table(&mut self, table: &RoutingTable) {
         self.topology = Topology::of(table);
+        self.checks.keep(&self.topology);
     }
 
     /// What is durable of `subject` from now on: after a commit of ours, an operator's, or
@@ -133,6 +138,7 @@ impl Fleet {
         // What was seen before is not evidence against what is now, and a lease of an
         // older generation is void.
         self.evidence.clear(subject);
+        self.checks.clear(subject);
         self.leases.remove(subject, Purpose::HalfOpen);
         // Where one could not open before, it may now.
         self.dirty.remove(subject);
@@ -176,6 +182,7 @@ impl Fleet {
         for (deployment, counts) in counts {
             if counts.requests > 0 && self.topology.provider_of(deployment).is_some() {
                 self.agents.used(agent, now);
+                self.checks.heard(deployment, &self.topology, now);
                 self.evidence.add(deployment, agent, counts, now);
                 self.dirty.insert(deployment.into());
             }

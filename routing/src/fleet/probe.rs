@@ -82,7 +82,11 @@ impl Fleet {
         let Some(lease) = self.leases.take(id, agent) else { return false };
         match lease.purpose {
             Purpose::HalfOpen => self.take_in(&lease, outcome),
-            Purpose::HealthCheck => {}
+            Purpose::HealthCheck => {
+                if self.checks.take_in(&lease.deployment, &outcome, &self.topology) {
+                    self.dirty.insert(lease.deployment);
+                }
+            }
         }
         true
     }
@@ -121,6 +125,7 @@ impl Fleet {
         for subject in half_open {
             changed |= self.grant_one(&subject, &ttl, now, rng).is_some();
         }
+        changed |= self.grant_checks(&ttl, now, rng);
         changed
     }
 
@@ -189,7 +194,7 @@ impl Fleet {
     }
 }
 
-fn pick<'a, T>(all: &'a [T], rng: &mut impl Rng) -> Option<&'a T> {
+pub(super) fn pick<'a, T>(all: &'a [T], rng: &mut impl Rng) -> Option<&'a T> {
     let at = (math::unit(rng) * all.len() as f64) as usize;
     all.get(at)
 }

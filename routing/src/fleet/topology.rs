@@ -3,7 +3,7 @@
 
 use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
-use crate::table::{BreakerPolicy, RoutingTable};
+use crate::table::{BreakerPolicy, HealthCheck, HealthCheckMode, RoutingTable};
 
 /// Deployments, providers and virtual models by name.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Topology {
 struct Deployment {
     provider: Box<str>,
     policy: BreakerPolicy,
+    /// How it is checked while it has no traffic. None: it is not.
+    check: Option<HealthCheck>,
     /// Indices into the models that use it.
     models: Vec<usize>,
 }
@@ -27,10 +29,17 @@ impl Topology {
     pub(super) fn of(table: &RoutingTable) -> Self {
         let mut topology = Self::default();
         for deployment in &table.deployments {
-            let provider = &table.provider(deployment.provider).name;
+            let provider = table.provider(deployment.provider);
+            let check =
+                (provider.health_check.mode == HealthCheckMode::Active).then_some(provider.health_check);
+            let provider = &provider.name;
             topology.providers.entry(provider.clone()).or_default().push(deployment.name.clone());
-            let known =
-                Deployment { provider: provider.clone(), policy: deployment.breaker, models: Vec::new() };
+            let known = Deployment {
+                provider: provider.clone(),
+                policy: deployment.breaker,
+                check,
+                models: Vec::new(),
+            };
             topology.deployments.insert(deployment.name.clone(), known);
         }
         for model in &table.virtual_models {
@@ -47,6 +56,16 @@ impl Topology {
             topology.models.push(names);
         }
         topology
+    }
+
+    /// Deployments that are checked while they have no traffic.
+    pub(super) fn checked(&self) -> impl Iterator<Item = (&str, HealthCheck)> {
+        self.deployments.iter().filter_map(|(name, known)| Some((name.as_ref(), known.check?)))
+    }
+
+    /// How a deployment is checked. None: it is not.
+    pub(super) fn check(&self, deployment: &str) -> Option<HealthCheck> {
+        self.deployments.get(deployment)?.check
     }
 
     /// Whether there is a deployment or provider of that name.
