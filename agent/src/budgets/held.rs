@@ -44,6 +44,8 @@ struct State {
     heard: Timestamp,
     /// The most that can be had in this period, all in all.
     obtainable: Option<u64>,
+    /// The agent stops: nothing is asked for any more.
+    closed: bool,
 }
 
 /// One period's wallet.
@@ -103,6 +105,7 @@ impl Held {
             ends: None,
             heard: now,
             obtainable: None,
+            closed: false,
         };
         Arc::new(Self { period, state: Mutex::new(state), changed: Notify::new() })
     }
@@ -187,8 +190,9 @@ impl Held {
             purse.untold = false;
             claims.push(Claim { span: purse.span, account: *purse.wallet.account(), ask: None });
         }
+        let closed = state.closed;
         let purse = &mut state.purse;
-        let ask = purse.wallet.ask(now);
+        let ask = if closed { None } else { purse.wallet.ask(now) };
         let known = *purse.wallet.account() != Account::default();
         // While it holds anything the ledger hears of it, or would take it for lost.
         if purse.untold || ask.is_some() || purse.wallet.idle() > 0 || (all && known) {
@@ -251,6 +255,7 @@ impl Held {
     /// No request is under way and none will come. What is to be told of it for good.
     pub(super) fn close(&self) -> Option<Note> {
         let mut state = self.state.lock();
+        state.closed = true;
         state.purse.wallet.close();
         let (span, account) = (state.purse.span?, *state.purse.wallet.account());
         (account != Account::default()).then_some(Note { span, account, mark: account.spent })
