@@ -16,7 +16,7 @@ use trunkline_tests::{
     reply::Reply,
 };
 
-/// Requests after which both of two targets were met often enough.
+/// Requests whose shares are looked at.
 const ENOUGH: usize = 50;
 
 /// One whose first content takes so long.
@@ -36,6 +36,21 @@ async fn ask(agent: &Agent, count: usize) -> Vec<String> {
     went
 }
 
+/// Asks until both targets were met often enough to be predicted: which is met when is
+/// chance.
+async fn learn(agent: &Agent) {
+    let decide = async || {
+        let reply = agent.chat(true).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        agent.decision(&reply).await
+    };
+    until("both targets to be known", decide, |decision| {
+        let known = |one: &Candidate| one.score.is_some_and(|score| score.basis() == ScoreBasis::Own);
+        decision.candidates.len() == 2 && decision.candidates.iter().all(known)
+    })
+    .await;
+}
+
 fn share(went: &[String], deployment: &str) -> f64 {
     went.iter().filter(|one| *one == deployment).count() as f64 / went.len() as f64
 }
@@ -50,7 +65,7 @@ async fn latency_learns_which_target_is_fast_and_shows_the_terms() {
     let (slow, fast) = (provider("slow", 0.3).await, provider("fast", 0.01).await);
     let document = Document::even(&[&slow, &fast]).chat("strategy: STRATEGY_LATENCY");
     let agent = Agent::alone(&document).await;
-    ask(&agent, ENOUGH).await;
+    learn(&agent).await;
     let went = ask(&agent, ENOUGH).await;
     assert!(share(&went, "fast/m") > 0.8, "{went:?}");
 
@@ -79,7 +94,7 @@ async fn an_agent_that_never_sent_a_request_knows_what_another_one_learned() {
     let (one, other) = (Agent::following(&control_plane.url), Agent::following(&control_plane.url));
     one.ready().await;
     other.ready().await;
-    ask(&one, ENOUGH).await;
+    learn(&one).await;
 
     for url in [&other.url, &control_plane.url] {
         let client = trunkline_sdk::Client::connect(url.as_str()).await.unwrap();
@@ -105,7 +120,7 @@ async fn cost_takes_the_cheapest_that_fits() {
         .deployment("cheap", &price(1))
         .chat("strategy: STRATEGY_COST");
     let agent = Agent::alone(&document).await;
-    ask(&agent, ENOUGH).await;
+    learn(&agent).await;
     let went = ask(&agent, ENOUGH).await;
     assert!(share(&went, "cheap/m") > 0.8, "{went:?}");
 }
@@ -135,21 +150,24 @@ async fn a_request_that_fits_nowhere_is_told_which_constraint_binds() {
 }
 
 #[tokio::test]
-async fn a_hedge_takes_over_from_a_target_that_stalls() {
+async fn a_second_attempt_takes_over_from_a_target_that_stalls() {
     let (one, two) = (provider("one", 0.01).await, provider("two", 0.01).await);
     let document = Document::even(&[&one, &two])
         .chat("strategy: STRATEGY_LATENCY")
         .timeouts("first_token: 60s")
         .chat("hedge: {budget_percent: 100}");
     let agent = Agent::alone(&document).await;
-    ask(&agent, ENOUGH).await;
+    learn(&agent).await;
     one.fail(Fault::Silent);
-    let mut hedged = false;
+    let mut overtaken = false;
     for _ in 0..20 {
         let reply = agent.chat(true).await;
         assert_eq!((reply.status.as_u16(), reply.header("x-trunkline-deployment")), (200, "two/m"));
         let decision = agent.decision(&reply).await;
-        hedged |= decision.attempts.iter().any(|attempt| attempt.start() == AttemptStart::Hedge);
+        // On a machine that is slow by itself the prediction allows for more, and the soft
+        // time limit comes first.
+        let second = |start| matches!(start, AttemptStart::Hedge | AttemptStart::Beside);
+        overtaken |= decision.attempts.iter().any(|attempt| second(attempt.start()));
     }
-    assert!(hedged, "no attempt was a hedge");
+    assert!(overtaken, "no second attempt was started");
 }
