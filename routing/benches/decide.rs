@@ -10,8 +10,9 @@ use trunkline_routing::{
     baseline::random_weighted,
     decide::{Route, decide},
     eligibility::Profile,
+    money::{Price, Rates},
     price::Schedule,
-    registry::{Binding, Registry},
+    registry::{Binding, Observation, Registry},
     request::{Context, Directive, Request},
     swrr::Rotation,
     table::{
@@ -116,6 +117,54 @@ impl World {
     }
 }
 
+/// Decisions of a strategy that predicts, with models learned from a hundred answers of
+/// each target and prices for all.
+fn predictions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("16 targets, predicted");
+    for strategy in [Strategy::Latency, Strategy::Cost] {
+        let mut world = World::new();
+        world.table.virtual_models[0].strategy = strategy;
+        for (index, deployment) in (1..).zip(&mut world.table.deployments) {
+            deployment.prices =
+                Schedule::fixed(Price::flat(Rates { input: index, cached_input: 1, output: index }));
+        }
+        for answer in 0..1_600_u64 {
+            world.now = world.now + Duration::from_millis(10);
+            let target = DeploymentIndex((answer % u64::from(TARGETS)) as u32);
+            let ticket = world.registry.begin(&world.binding, target, world.now, 0);
+            let ttft = Duration::from_millis(300 + 40 * (answer % 16));
+            let seen = Observation {
+                input_tokens: 500,
+                output_tokens: 100,
+                ttft,
+                duration: ttft + Duration::from_secs(2),
+                stream: true,
+                ..Observation::default()
+            };
+            world.registry.observe(ticket, world.now, &seen);
+            world.registry.release(ticket);
+        }
+        let name = strategy.name();
+        group.bench_function(format!("{name}: request from arrival to answer"), |bench| {
+            bench.iter(|| black_box(world.request()));
+        });
+        group.bench_function(format!("{name}: decide, explained"), |bench| {
+            bench.iter(|| {
+                let route = Route { model: &world.table.virtual_models[0], index: Some(0) };
+                decide(
+                    &mut world.registry,
+                    &world.table,
+                    &world.binding,
+                    route,
+                    black_box(&world.profile),
+                    world.now,
+                )
+            });
+        });
+    }
+    group.finish();
+}
+
 fn decisions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("16 targets");
     let mut world = World::new();
@@ -152,6 +201,6 @@ fn decisions(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(4));
-    targets = decisions
+    targets = decisions, predictions
 }
 criterion_main!(benches);

@@ -377,16 +377,20 @@ enum Fate {
     IsSilent,
 }
 
+/// A request under way: its number, its attempts with the time of their end, and when it
+/// looks again.
+type Waiting = (usize, Request, Vec<(AttemptId, Timestamp)>, Timestamp);
+
 /// Attempts of each of so many requests, five a second, while nothing works.
 fn outage(strategy: Balancing, fate: Fate, requests: usize) -> Vec<u32> {
     let mut world = World::new(table(strategy, &[Some(1); 5]));
     world.teach(&[300, 310, 320, 330, 340]);
     let mut starts = vec![0; requests];
-    let mut running: Vec<(usize, Request, Vec<(AttemptId, Timestamp)>, Timestamp)> = Vec::new();
+    let mut running: Vec<Waiting> = Vec::new();
     let (mut next, mut arrived) = (world.now, 0);
     loop {
         let due = running.iter().map(|(_, _, live, wake)| {
-            live.iter().map(|(_, at)| *at).filter(|_| fate == Fate::Refuses).chain([*wake]).min().unwrap()
+            live.iter().map(|(_, at)| *at).filter(|_| fate == Fate::Refuses).fold(*wake, Timestamp::min)
         });
         let (at, which) = due.zip(0..).min().unwrap_or((next, usize::MAX));
         if arrived < requests && next <= at {

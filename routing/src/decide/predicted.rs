@@ -51,7 +51,7 @@ pub(super) fn decide(
         }
     }
     // In the order in which they would be tried: a tier that was skipped comes after.
-    decision.candidates.sort_by(|a, b| (b.probability > 0.0).cmp(&(a.probability > 0.0)));
+    decision.candidates.sort_by_key(|candidate| candidate.probability <= 0.0);
     decision
 }
 

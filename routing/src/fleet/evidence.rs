@@ -172,17 +172,14 @@ impl Evidence {
     /// The agent's own breaker at `deployment` is open since it held `base`, or with None
     /// is not open.
     pub(super) fn note_open(&mut self, deployment: &str, agent: u64, base: Option<u64>) {
-        match base {
-            Some(base) => {
-                self.open.entry(deployment.into()).or_default().insert(agent, base);
-            }
-            None => {
-                let Some(agents) = self.open.get_mut(deployment) else { return };
-                agents.remove(&agent);
-                if agents.is_empty() {
-                    self.open.remove(deployment);
-                }
-            }
+        if let Some(base) = base {
+            self.open.entry(deployment.into()).or_default().insert(agent, base);
+            return;
+        }
+        let Some(agents) = self.open.get_mut(deployment) else { return };
+        agents.remove(&agent);
+        if agents.is_empty() {
+            self.open.remove(deployment);
         }
     }
 

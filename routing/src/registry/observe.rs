@@ -82,7 +82,7 @@ impl Ticket {
     #[must_use]
     pub fn of_route(self, route: u64, session: Option<u64>, estimate: Option<&Estimate>) -> Self {
         let predicted_ttft_s = estimate.map_or(0.0, |estimate| estimate.ttft_s as f32);
-        Self { route, session, predicted_ttft_s, ..self }
+        Self { predicted_ttft_s, route, session, ..self }
     }
 }
 

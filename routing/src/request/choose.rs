@@ -107,9 +107,12 @@ impl Request {
         let weights = apply_shares(model.strategy, &model.tiers[tier], &self.open_shares(context, tier));
         let first = self.starts == 0;
         let registry = &mut *context.registry;
-        let turns = context.route.index.and_then(|index| match first {
-            true => registry.rotation(context.binding, index, tier),
-            false => registry.rotation_again(context.binding, index, tier),
+        let turns = context.route.index.and_then(|index| {
+            if first {
+                registry.rotation(context.binding, index, tier)
+            } else {
+                registry.rotation_again(context.binding, index, tier)
+            }
         });
         let turn = match turns {
             Some(rotation) => rotation.pick(&weights),

@@ -190,7 +190,7 @@ impl<'a> Scorer<'a> {
     pub(crate) fn estimate(&self, deployment: DeploymentIndex) -> Estimate {
         let Knowledge { slow, basis, moments, in_flight, age_s, unseen_s } =
             self.registry.knowledge(self.binding, deployment, self.now);
-        let [ttft_now, tpot_now, errors, breaks] = moments;
+        let [ttft_now, tpot_now, failures, broken] = moments;
         let input = f64::from(self.profile.input_tokens);
         let cached = self
             .session
@@ -208,8 +208,8 @@ impl<'a> Scorer<'a> {
         let limit = self.profile.max_output_tokens.map_or(OUTPUT_MAX, f64::from).min(OUTPUT_MAX);
         let output_tokens = math::finite(self.output_tokens * slow.verbosity, 1.0, OUTPUT_MAX, OUTPUT_MAX);
         let output_tokens = output_tokens.min(limit);
-        let p_error = math::finite(errors.mean(ERROR_PRIOR.0, ERROR_PRIOR.1), 0.0, ERROR_MAX, ERROR_MAX);
-        let p_break = math::finite(breaks.mean(BREAK_PRIOR.0, BREAK_PRIOR.1), 0.0, 1.0, 1.0);
+        let p_error = math::finite(failures.mean(ERROR_PRIOR.0, ERROR_PRIOR.1), 0.0, ERROR_MAX, ERROR_MAX);
+        let p_break = math::finite(broken.mean(BREAK_PRIOR.0, BREAK_PRIOR.1), 0.0, 1.0, 1.0);
         let output_s = output_tokens * tpot_s;
         let whole = ttft_s + output_s;
         let error_s = p_error / (1.0 - p_error) * ((2.0 * ttft_s).min(NOTICED_MAX_S) + whole);

@@ -274,7 +274,9 @@ pub(crate) fn tier_chances(model: &VirtualModel, tiers: &[Vec<Ranked>], stream: 
     }
     let taken = 1.0 - rest;
     if taken > 0.0 {
-        chances.iter_mut().for_each(|chance| *chance /= taken);
+        for chance in &mut chances {
+            *chance /= taken;
+        }
         return chances;
     }
     let soonest = |ranked: &Vec<Ranked>| ranked.iter().map(|one| one.estimate.seconds).reduce(f64::min);
