@@ -26,7 +26,7 @@ const HEDGE_MIN_S: f64 = 0.25;
 /// request that takes long by itself twice its time.
 const SOFT_SIGMAS: f64 = 3.2;
 const SOFT_EXTRA: f64 = 0.3;
-const SOFT_MIN_S: f64 = 2.25;
+const SOFT_MIN_S: f64 = 2.0;
 const SOFT_MAX_S: f64 = 10.0;
 const SOFT_SLOW: f64 = 2.0;
 /// Lengths of answers are known less well than waits: added to the deviation of whole
