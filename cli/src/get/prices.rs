@@ -141,6 +141,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the fields want it")]
     fn price(input: &str) -> Option<Price> {
         Some(Price { input_usd_per_mtok: input.into(), output_usd_per_mtok: "9".into(), ..Price::default() })
     }

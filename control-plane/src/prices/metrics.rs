@@ -22,10 +22,10 @@ impl Collector for PriceGauges {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let state = self.repository.state();
         let now = unix_ms_now();
-        let held = state.config.price_entries.iter().filter(|one| !one.held.is_empty()).count();
+        let waiting = state.config.price_entries.iter().filter(|one| !one.held.is_empty()).count();
         let unknown = state.table.deployments.iter().filter(|one| one.prices.at(now).is_none()).count();
         let mut gauges = vec![
-            ("prices_held", "Price entries that are held back until somebody accepts them", held as i64),
+            ("prices_held", "Price entries that are held back until somebody accepts them", waiting as i64),
             ("prices_unknown", "Deployments without a known price now", unknown as i64),
         ];
         if let Some(feed) = self.feed.now() {

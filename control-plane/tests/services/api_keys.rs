@@ -1,4 +1,5 @@
 //! Keys of apps over a real socket.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use prost_types::FieldMask;
 use sha2::{Digest as _, Sha256};
@@ -27,6 +28,10 @@ async fn create(plane: &mut Plane, name: &str, request_id: &str) -> CreateApiKey
     plane.admin.create_api_key(request).await.unwrap().into_inner()
 }
 
+fn hash_of(secret: &str) -> String {
+    Sha256::digest(secret).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
 async fn route(plane: &Plane, secret: &str) -> Result<(), Code> {
     let mut request = Request::new(RouteRequest { model: "chat".into(), ..Default::default() });
     let value = format!("Bearer {secret}").parse().unwrap();
@@ -48,7 +53,7 @@ async fn a_key_that_is_made_here_is_told_once_and_works_at_once() {
     let secret = created.secret.clone();
     assert_eq!((secret.len(), &secret[..3]), (46, "tl_"));
     let stored = created.api_key.clone().unwrap();
-    let hash: String = Sha256::digest(&secret).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hash_of(&secret);
     assert_eq!(stored.secret_sha256, hash);
     assert!(!format!("{created:?}").contains(&secret), "its Debug hides it");
 
@@ -95,17 +100,14 @@ async fn a_deleted_key_is_refused_and_another_one_goes_on() {
 #[tokio::test]
 async fn a_key_is_changed_by_mask_and_its_hash_may_be_the_callers() {
     let mut plane = Plane::configured().await;
-    let hash = |secret: &str| -> String {
-        Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
-    };
-    let own = ApiKey { secret_sha256: hash("my-own-secret"), ..key("own") };
+    let own = ApiKey { secret_sha256: hash_of("my-own-secret"), ..key("own") };
     let request = CreateApiKeyRequest { api_key: Some(own), ..Default::default() };
     let created = plane.admin.create_api_key(request).await.unwrap().into_inner();
     assert_eq!(created.secret, "", "the control plane does not know it");
     assert_eq!(route(&plane, "my-own-secret").await, Ok(()));
 
     let rotated = ApiKey {
-        secret_sha256: hash("the-next-one"),
+        secret_sha256: hash_of("the-next-one"),
         allowed_models: vec![],
         ..created.api_key.clone().unwrap()
     };

@@ -1,4 +1,5 @@
 //! A control plane that polls a price list on loopback.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use std::{
     net::SocketAddr,
@@ -10,6 +11,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
 };
+use tokio_util::sync::CancellationToken;
 use trunkline_control_plane::{
     prices::{FeedSource, Format},
     start::{Options, StartError, start},
@@ -242,7 +244,8 @@ async fn a_list_in_a_place_that_was_not_allowed_stops_the_start() {
             interval: Duration::from_secs(1),
             allow_private: false,
         };
-        let refused = start(Options { price_feed: Some(source), ..options() }, Default::default()).await;
+        let refused =
+            start(Options { price_feed: Some(source), ..options() }, CancellationToken::new()).await;
         let refused = refused.unwrap_err();
         assert!(matches!(refused, StartError::PriceFeed(_)) && refused.is_input(), "{url}: {refused}");
     }

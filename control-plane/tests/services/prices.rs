@@ -1,5 +1,5 @@
 //! Price entries and imports over a real socket.
-#![expect(clippy::expect_used, reason = "a failure here is a failure of the test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failure here is a failure of the test")]
 
 use prost_types::FieldMask;
 use tonic::{Code, Status};
@@ -16,6 +16,7 @@ use trunkline_proto::{
 
 use crate::support::{DOCUMENT, Plane, apply, config};
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields want it")]
 fn price(input: &str, output: &str) -> Option<Price> {
     Some(Price { input_usd_per_mtok: input.into(), output_usd_per_mtok: output.into(), ..Price::default() })
 }
