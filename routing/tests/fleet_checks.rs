@@ -6,6 +6,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use trunkline_routing::{
     breaker::PROBES_TO_CLOSE,
     fleet::{Counts, Fleet, Outcome, Purpose, State},
+    money::NanoUsd,
     price::Schedule,
     table::{
         BreakerPolicy, Capabilities, Deployment, DeploymentIndex, Dialect, HealthCheck, HealthCheckMode,
@@ -110,4 +111,27 @@ fn checks_that_fail_in_a_row_open_it_for_the_fleet() {
     assert_eq!(due.len(), 1);
     assert_eq!((&*due[0].subject, due[0].record.state), ("active/m", State::Open));
     assert!(due[0].record.reason.contains("2 health checks failed in a row"), "{:?}", due[0].record);
+}
+
+#[test]
+fn numbers_for_checks_are_asked_for_though_no_verdict_needs_any() {
+    let mut fleet = Fleet::new(0, 0, Timestamp::ZERO);
+    assert_eq!(fleet.lease_numbers_wanted(), None);
+    fleet.set_table(&table());
+    assert!(fleet.lease_numbers_wanted().is_some());
+}
+
+#[test]
+fn checks_end_when_the_day_has_cost_enough() {
+    let mut limited = table();
+    limited.providers[0].health_check.max_daily_cost = Some(NanoUsd(100));
+    let mut world = World::new();
+    world.fleet.set_table(&limited);
+    assert_eq!(world.after(Duration::ZERO), []);
+    let (_, id, agent) = world.after(INTERVAL).remove(0);
+    world.fleet.note_cost("active/m", NanoUsd(100), world.now);
+    world.fleet.probed(agent, id, Outcome::Succeeded);
+    assert_eq!(world.fleet.checks_cost("active", world.now), NanoUsd(100));
+    assert_eq!(world.after(INTERVAL), []);
+    assert_eq!(world.after(Duration::from_secs(24 * 3_600)).len(), 1);
 }

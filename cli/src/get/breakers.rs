@@ -1,7 +1,7 @@
 //! `get breakers`: the three protections, in two tables.
 
 use trunkline_proto::{
-    admin::v1::{AgentProtection, Breaker, ListBreakersResponse},
+    admin::v1::{AgentProtection, Breaker, FleetBreaker, ListBreakersResponse},
     types::v1::{BreakerState, protection::Kind},
 };
 
@@ -15,7 +15,11 @@ pub(super) fn table(list: &ListBreakersResponse) -> String {
         ("DEPLOYMENT", Align::Left),
         ("BREAKER", Align::Left),
         ("AGENTS", Align::Right),
+        ("FLEET", Align::Left),
+        ("REMAINING", Align::Right),
+        ("PROBES", Align::Left),
         ("REASON", Align::Left),
+        ("SEEN", Align::Left),
     ];
     let rows: Vec<_> = list.breakers.iter().map(breaker_row).collect();
     let mut text = if rows.is_empty() { "no breaker to show\n".to_owned() } else { render(columns, &rows) };
@@ -34,7 +38,8 @@ pub(super) fn table(list: &ListBreakersResponse) -> String {
     text
 }
 
-fn breaker_row(breaker: &Breaker) -> [String; 4] {
+fn breaker_row(breaker: &Breaker) -> [String; 8] {
+    let fleet = breaker.fleet.clone().unwrap_or_default();
     // An agent's own reason stands in where no operator gave one.
     let local = breaker
         .agents
@@ -49,7 +54,11 @@ fn breaker_row(breaker: &Breaker) -> [String; 4] {
         breaker.deployment.clone(),
         breaker_state(breaker.state()),
         breaker.agents.len().to_string(),
+        fleet_state(&fleet),
+        milliseconds(fleet.remaining),
+        or_nothing(&fleet.prober),
         or_nothing(reason),
+        or_nothing(&fleet.evidence),
     ]
 }
 
@@ -62,6 +71,17 @@ fn protection_row(item: &AgentProtection) -> [String; 5] {
         None => (NOTHING, None, String::new()),
     };
     [protection.subject, kind.to_owned(), item.agent_id.clone(), milliseconds(remaining), or_nothing(&reason)]
+}
+
+/// With the share while traffic returns, or how often it opened.
+fn fleet_state(fleet: &FleetBreaker) -> String {
+    let name = breaker_state(fleet.state());
+    match fleet.state() {
+        BreakerState::Unspecified => NOTHING.to_owned(),
+        BreakerState::Ramping => format!("{name}, {} %", fleet.admit_percent),
+        BreakerState::Open | BreakerState::HalfOpen => format!("{name}, {} in a row", fleet.openings),
+        _ => name,
+    }
 }
 
 fn breaker_state(state: BreakerState) -> String {
@@ -88,6 +108,13 @@ mod tests {
             deployment: "swift/sim-large".to_owned(),
             state: BreakerState::ForcedOpen.into(),
             agents: vec![AgentBreaker { agent_id: "a1".to_owned(), breaker: Some(local) }],
+            fleet: Some(FleetBreaker {
+                state: BreakerState::HalfOpen.into(),
+                openings: 2,
+                prober: "a2".to_owned(),
+                evidence: "1 of 2 probes succeeded".to_owned(),
+                ..FleetBreaker::default()
+            }),
             ..Breaker::default()
         };
         let protection = Protection {
@@ -97,6 +124,7 @@ mod tests {
         let protections = vec![AgentProtection { agent_id: "a1".to_owned(), protection: Some(protection) }];
         let table = super::table(&ListBreakersResponse { breakers: vec![breaker], protections });
         assert!(table.contains("forced open") && table.contains("5 failures in a row"), "{table}");
+        assert!(table.contains("half open, 2 in a row") && table.contains("1 of 2 probes"), "{table}");
         assert!(table.contains("rate gate") && table.contains("3000 ms"), "{table}");
     }
 }

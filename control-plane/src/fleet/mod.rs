@@ -18,9 +18,11 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use trunkline_proto::convert::PROBE_MODEL;
 use trunkline_proto::types::v1::{BreakerState, Protection, protection::Kind};
 use trunkline_routing::{
     fleet::{Counts, Fleet as Verdicts, Outcome, Purpose, Status},
+    money::NanoUsd,
     time::Timestamp,
 };
 
@@ -87,6 +89,8 @@ pub(crate) struct Shown {
     pub(crate) remaining: Option<Duration>,
     /// Who probes.
     pub(crate) prober: Option<String>,
+    /// What health checks of the provider cost within the last day.
+    pub(crate) checks_cost: NanoUsd,
 }
 
 impl Fleet {
@@ -142,7 +146,9 @@ impl Fleet {
         let remaining = status.open_until.map(|until| until.since(now));
         let prober = status.lease.as_ref().and_then(|lease| state.members.by_agent.get(&lease.agent));
         let prober = prober.map(|member| member.agent_id.clone());
-        Shown { status, remaining, prober }
+        let provider = subject.split_once('/').map_or(subject, |(provider, _)| provider);
+        let checks_cost = state.verdicts.checks_cost(provider, now);
+        Shown { status, remaining, prober, checks_cost }
     }
 }
 
@@ -150,7 +156,8 @@ impl Evidence {
     /// Of a report, before it is merged.
     pub(crate) fn of(report: &Report) -> Self {
         let mut counts: std::collections::HashMap<&str, Counts> = std::collections::HashMap::new();
-        for (key, totals) in &report.counts {
+        // Calls that were made up are no traffic; they speak by the results of their leases.
+        for (key, totals) in report.counts.iter().filter(|(key, _)| key.model != PROBE_MODEL) {
             let sum = counts.entry(&key.deployment).or_default();
             for (class, count) in totals.outcomes() {
                 if let Some(class) = trunkline_proto::convert::outcome(class) {
@@ -179,9 +186,16 @@ impl Membership {
         self.with(|verdicts| verdicts.open_at(self.agent, open));
     }
 
-    /// What came of the agent's probe. The answer is whether it held that lease.
-    pub(crate) fn probed(&self, lease_id: u64, outcome: Outcome) -> bool {
-        self.with(|verdicts| verdicts.probed(self.agent, lease_id, outcome)).unwrap_or(false)
+    /// What came of the agent's probe of `deployment`, and what it cost. The answer is
+    /// whether it held that lease.
+    pub(crate) fn probed(&self, lease_id: u64, deployment: &str, outcome: Outcome, cost: NanoUsd) -> bool {
+        let now = self.fleet.now();
+        let probed = self.with(|verdicts| {
+            // It is paid for whether or not its word counts.
+            verdicts.note_cost(deployment, cost, now);
+            verdicts.probed(self.agent, lease_id, outcome)
+        });
+        probed.unwrap_or(false)
     }
 
     /// What it may probe, now and whenever that changes.

@@ -345,3 +345,25 @@ async fn what_the_fleet_decides_is_in_the_audit_log_and_in_the_metrics() {
     drop(members);
     plane.stop().await;
 }
+
+#[tokio::test]
+async fn one_agent_checks_an_idle_deployment_and_its_failures_open_it_for_all() {
+    let mut plane = Plane::empty().await;
+    let active = QUICK.replacen(
+        "    deployments:",
+        "    health_check: {mode: HEALTH_CHECK_MODE_ACTIVE, interval: 5s, unhealthy_threshold: 2}\n    deployments:",
+        1,
+    );
+    plane.admin.apply_config(apply(config(&active))).await.unwrap();
+    let mut members = three(&plane).await;
+    for _ in 0..2 {
+        let (at, lease) = holder(&mut members).await;
+        assert_eq!((lease.deployment.as_str(), lease.purpose()), ("one/small", ProbePurpose::HealthCheck));
+        members[at].answers(&lease, ProbeOutcome::Failed, OutcomeClass::Connect).await;
+        members[at].until(|told| told.probe_leases.iter().all(|held| held.lease_id != lease.lease_id)).await;
+    }
+    let told = members[0].told("one/small", BreakerState::Open).await;
+    assert_eq!(told.reason, "2 health checks failed in a row");
+    drop(members);
+    plane.stop().await;
+}

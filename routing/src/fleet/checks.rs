@@ -12,13 +12,18 @@ use super::{
     probe::{Outcome, pick},
     topology::Topology,
 };
-use crate::time::Timestamp;
+use crate::{money::NanoUsd, time::Timestamp};
 
 /// What is known of checked deployments: as many as the configuration names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Checks {
     known: BTreeMap<Box<str>, Known>,
+    /// By provider, since when costs are counted, and how much.
+    spent: BTreeMap<Box<str>, (Timestamp, NanoUsd)>,
 }
+
+/// Costs count for so long, from a provider's first check on.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -32,6 +37,13 @@ impl Checks {
     /// Forgets what is not checked any more.
     pub(super) fn keep(&mut self, topology: &Topology) {
         self.known.retain(|name, _| topology.check(name).is_some());
+        self.spent.retain(|provider, _| topology.knows(provider));
+    }
+
+    /// What checks of a provider cost within the last day.
+    fn spent(&self, provider: &str, now: Timestamp) -> NanoUsd {
+        let spent = self.spent.get(provider).filter(|(since, _)| now.since(*since) < DAY);
+        spent.map_or(NanoUsd(0), |(_, cost)| *cost)
     }
 
     /// Its verdict is another one: what failed before counts no more.
@@ -76,6 +88,20 @@ impl Checks {
 }
 
 impl Fleet {
+    /// What a call that was made up for a probe or a check cost.
+    pub fn note_cost(&mut self, deployment: &str, cost: NanoUsd, now: Timestamp) {
+        let Some(provider) = self.topology.provider_of(deployment) else { return };
+        let fresh = self.checks.spent.get(provider).filter(|(since, _)| now.since(*since) < DAY);
+        let (since, before) = fresh.copied().unwrap_or((now, NanoUsd(0)));
+        let cost = NanoUsd(before.0.saturating_add(cost.0));
+        self.checks.spent.insert(provider.into(), (since, cost));
+    }
+
+    /// What such calls to a provider cost within the last day.
+    pub fn checks_cost(&self, provider: &str, now: Timestamp) -> NanoUsd {
+        self.checks.spent(provider, now)
+    }
+
     /// Gives leases to check what had no traffic for its interval. The answer is whether
     /// there is a new one.
     pub(super) fn grant_checks(
@@ -109,6 +135,10 @@ impl Fleet {
             |subject: &str| self.state_of(subject) == State::Closed && self.forced(subject).is_none();
         let provider = self.topology.provider_of(&name)?;
         if !closed(&name) || !closed(provider) || self.leases.get(&name, Purpose::HealthCheck).is_some() {
+            return None;
+        }
+        let max = self.topology.check(&name).and_then(|check| check.max_daily_cost);
+        if max.is_some_and(|max| self.checks.spent(provider, now) >= max) {
             return None;
         }
         let agents = self.agents.candidates(&name, (&[], &[]), now);

@@ -185,7 +185,8 @@ impl Fleet {
 
     /// Up to where the numbers of leases have to be reserved durably, if it is time.
     pub fn lease_numbers_wanted(&self) -> Option<u64> {
-        if self.active.is_empty() { None } else { self.leases.wanted() }
+        let needed = !self.active.is_empty() || self.topology.checked().next().is_some();
+        if needed { self.leases.wanted() } else { None }
     }
 
     /// All lease numbers below `end` are reserved durably.

@@ -11,6 +11,7 @@ use trunkline_proto::{
         AgentBreaker, AgentProtection, Breaker, FleetBreaker, ListBreakersRequest, ListBreakersResponse,
         SetBreakerRequest, SetBreakerResponse,
     },
+    convert::written_usd,
     status,
     types::v1::{BreakerState, LocalBreaker, Protection, protection::Kind},
 };
@@ -142,7 +143,7 @@ fn describe(
 }
 
 fn fleet_breaker(shown: Shown) -> FleetBreaker {
-    let Shown { status, remaining, prober } = shown;
+    let Shown { status, remaining, prober, checks_cost } = shown;
     let (state, admit_percent) = match status.state {
         State::Closed => (BreakerState::Closed, 0),
         State::Open => (BreakerState::Open, 0),
@@ -156,6 +157,7 @@ fn fleet_breaker(shown: Shown) -> FleetBreaker {
         admit_percent,
         prober: prober.unwrap_or_default(),
         evidence: status.evidence,
+        health_checks_usd: if checks_cost.0 == 0 { String::new() } else { written_usd(checks_cost.0) },
     }
 }
 

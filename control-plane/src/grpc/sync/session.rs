@@ -20,6 +20,8 @@ use trunkline_proto::{
     types::v1::Version,
 };
 
+use trunkline_routing::money::NanoUsd;
+
 use super::{
     admission::Turn,
     fleet::{Fleet, refuse},
@@ -329,7 +331,12 @@ impl Session {
                 self.connection.protections(states.protections, now);
             }
             Message::ProbeResult(result) => {
-                let known = self.membership.probed(result.lease_id, probe::outcome(&result)?);
+                let known = self.membership.probed(
+                    result.lease_id,
+                    &result.deployment,
+                    probe::outcome(&result)?,
+                    NanoUsd(result.cost_nano_usd),
+                );
                 let (agent_id, lease_id) = (self.connection.agent_id(), result.lease_id);
                 tracing::debug!(agent_id, lease_id, known, outcome = ?result.outcome(), "a probe ended");
             }
