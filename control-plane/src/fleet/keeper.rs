@@ -99,7 +99,9 @@ impl Keeper {
             record: due.record.clone(),
         });
         let taken = self.repository.change_fleet(changes.collect()).await?;
-        transitions.iter().for_each(|due| self.note(due));
+        for due in &transitions {
+            self.note(due);
+        }
         if taken == 0 {
             return Err(CommitError::TooMuch {
                 what: "deployments that ever had a verdict",

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// As in `DOCUMENT`, with a breaker that does not stay open for long.
-const QUICK: &str = r#"
+const QUICK: &str = r"
 providers:
   - name: one
     dialect: DIALECT_OPENAI
@@ -39,7 +39,7 @@ virtual_models:
     strategy: STRATEGY_WEIGHTED
     tiers:
       - targets: [{deployment: one/small, weight: 70}, {deployment: two/small, weight: 30}]
-"#;
+";
 
 /// An agent with both of its streams.
 struct Member {
