@@ -486,6 +486,48 @@ fn a_budget_that_is_used_up_makes_every_strategy_take_the_cheapest() {
 }
 
 #[test]
+fn cost_needs_no_learning_to_take_the_cheapest() {
+    let mut world = World::new(table(Balancing::Cost, &[Some(9), Some(1), Some(5), None]));
+    world.table.virtual_models[0].slo.ttft = Some(Duration::from_millis(1));
+    assert_eq!(world.decide().candidates[0].deployment, DeploymentIndex(1));
+    assert!((0..50).all(|_| world.first() == 1));
+    // What is known to miss the objective gives way to the next of which nothing is known.
+    for _ in 0..20 {
+        world.answer(1, 3_000, 50);
+    }
+    assert_eq!(world.decide().candidates[0].deployment, DeploymentIndex(2));
+    // Beside one that is good enough what is cheaper but not known is a newcomer.
+    let mut world = World::new(table(Balancing::Cost, &[Some(9), Some(1)]));
+    for _ in 0..20 {
+        world.answer(0, 300, 50);
+    }
+    let decision = world.decide();
+    assert_eq!(decision.candidates[0].deployment, DeploymentIndex(0));
+    // But not when the budget is used up.
+    world.profile.cheapest = true;
+    assert!((0..50).all(|_| world.first() == 1));
+}
+
+#[test]
+fn a_budget_that_is_used_up_passes_over_dearer_tiers() {
+    for strategy in [Balancing::Latency, Balancing::Weighted, Balancing::Cost] {
+        let mut table = table(strategy, &[Some(9), Some(5), Some(1)]);
+        let model = &mut table.virtual_models[0];
+        let targets = model.tiers[0].targets.clone();
+        let tier = |target: &Target| Tier { targets: vec![*target], ..model.tiers[0].clone() };
+        model.tiers = targets.iter().map(tier).collect();
+        let mut world = World::new(table);
+        assert_eq!(world.first(), 0, "{strategy:?}");
+        world.profile.cheapest = true;
+        for _ in 0..2 {
+            assert_eq!(world.decide().candidates[0].deployment, DeploymentIndex(2));
+            assert!((0..50).all(|_| world.first() == 2));
+            world.teach(&[100, 100, 3_000]);
+        }
+    }
+}
+
+#[test]
 fn balanced_pays_for_time_and_quality_what_it_is_told() {
     let mut world = World::new(table(Balancing::Balanced, &[Some(1), Some(1), Some(40)]));
     world.teach(&[500, 4_000, 100]);

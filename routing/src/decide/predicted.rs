@@ -33,7 +33,7 @@ pub(super) fn decide(
         let question = Question { registry, table, binding, route, tier, profile, now, first: true };
         tiers.push(select::rank(&question, &open));
     }
-    let chances = select::tier_chances(route.model, &tiers, profile.stream);
+    let chances = select::tier_chances(route.model, &tiers, profile);
     for (index, (ranked, chance)) in tiers.iter_mut().zip(chances).enumerate() {
         let kept = ranked.iter().any(|one| one.feasible);
         ranked.sort_by(|a, b| b.chance.total_cmp(&a.chance).then(a.score.total_cmp(&b.score)));

@@ -152,7 +152,7 @@ impl Request {
             return None;
         }
         let ranked: Vec<_> = (0..model.tiers.len()).map(|tier| self.rank(context, tier)).collect();
-        let chances = select::tier_chances(model, &ranked, self.profile.stream);
+        let chances = select::tier_chances(model, &ranked, &self.profile);
         let tier = math::draw(chances.iter().copied(), context.rng)?;
         let drawn = math::draw(ranked[tier].iter().map(|one| one.chance), context.rng)?;
         Some((model.tiers[tier].targets[ranked[tier][drawn].at].deployment, tier))

@@ -107,25 +107,27 @@ pub(crate) fn rank(question: &Question<'_>, shares: &[u8]) -> Vec<Ranked> {
     let strategy = strategy_of(route.model, profile);
     let quality = |at: usize| table.deployment(tier.targets[at].deployment).quality.unwrap_or(0.0);
     for one in &mut ranked {
-        one.feasible = strategy != Strategy::Cost || is_feasible(&one.estimate, &route.model.slo);
+        one.feasible = strategy != Strategy::Cost || is_feasible(one, &route.model.slo);
         one.score = match strategy {
             Strategy::Balanced => balanced(&one.estimate, &route.model.balance, quality(one.at)),
             Strategy::Cost => one.estimate.cost.map_or(f64::MAX, |cost| cost.0 as f64),
             Strategy::Latency | Strategy::RoundRobin | Strategy::Weighted => one.estimate.seconds,
         };
     }
-    give_chances(strategy, &route.model.balance, &mut ranked);
+    give_chances(strategy, &route.model.balance, profile.cheapest, &mut ranked);
     if first {
-        explore(&mut ranked);
+        explore(&mut ranked, profile.cheapest);
     }
     settle_session(question, &mut ranked);
     ranked
 }
 
-/// Whether the prediction keeps the objectives with room to err.
-fn is_feasible(estimate: &Estimate, slo: &Slo) -> bool {
+/// Whether the prediction keeps the objectives with room to err. One of which nothing is
+/// known is taken to keep them.
+fn is_feasible(one: &Ranked, slo: &Slo) -> bool {
+    let estimate = &one.estimate;
     let within = |predicted: f64, most: Option<core::time::Duration>| {
-        most.is_none_or(|most| predicted <= SLO_SHARE * most.as_secs_f64())
+        !is_known(one) || most.is_none_or(|most| predicted <= SLO_SHARE * most.as_secs_f64())
     };
     within(estimate.ttft_s, slo.ttft) && within(estimate.total_s(), slo.total) && estimate.p_error < ERROR_MAX
 }
@@ -142,9 +144,15 @@ fn is_known(one: &Ranked) -> bool {
     matches!(one.estimate.basis, Basis::Own | Basis::Fleet)
 }
 
-fn give_chances(strategy: Strategy, balance: &Balance, ranked: &mut [Ranked]) {
+/// `cheapest`: also if nothing is known of it yet.
+fn give_chances(strategy: Strategy, balance: &Balance, cheapest: bool, ranked: &mut [Ranked]) {
     let roomy = ranked.iter().any(|one| is_known(one) && !one.probe && !one.is_full());
-    let usable = |one: &Ranked| is_known(one) && !one.probe && !(roomy && one.is_full());
+    let known = |one: &Ranked| is_known(one) && !one.probe && !(roomy && one.is_full());
+    // Costs need no learning. What is not known yet is a newcomer beside what is known to
+    // be good enough, and taken by its price where nothing is.
+    let trusting =
+        strategy == Strategy::Cost && (cheapest || !ranked.iter().any(|one| known(one) && one.feasible));
+    let usable = |one: &Ranked| known(one) || trusting && one.is_unknown();
     if !ranked.iter().any(usable) {
         // Nothing is known of what may be used: fewer requests in flight are better.
         return by_in_flight(ranked);
@@ -167,7 +175,7 @@ fn give_chances(strategy: Strategy, balance: &Balance, ranked: &mut [Ranked]) {
             for one in ranked.iter_mut() {
                 one.score = one.estimate.seconds;
             }
-            give_chances(Strategy::Latency, balance, ranked);
+            give_chances(Strategy::Latency, balance, cheapest, ranked);
         }
         Strategy::Balanced => {
             let Some(best) = best(ranked, &usable) else { return };
@@ -202,11 +210,14 @@ fn prefer_faster(ranked: &mut [Ranked]) {
     normalize(ranked);
 }
 
-/// Gives small parts of the traffic to targets that would else never be met.
-fn explore(ranked: &mut [Ranked]) {
+/// Gives small parts of the traffic to targets that would else never be met. With the
+/// budget used up only probes are worth more than the cheapest.
+fn explore(ranked: &mut [Ranked], cheapest: bool) {
     let wanted = |one: &Ranked| -> f64 {
         if one.probe {
             PROBE_SHARE
+        } else if cheapest {
+            0.0
         } else if !is_known(one) {
             if one.estimate.in_flight < 0.5 { NEWCOMER_SHARE } else { 0.0 }
         } else if one.estimate.unseen_s > EXPLORE_AFTER_S {
@@ -262,8 +273,13 @@ fn normalize(ranked: &mut [Ranked]) {
 /// The chance of each tier to be tried first. A tier is passed over while even its best
 /// target is predicted to be slower than the tier allows, and taken with the share that
 /// its targets' breakers admit while all of them come back. Where that leaves nothing the
-/// tier of the soonest answer is taken.
-pub(crate) fn tier_chances(model: &VirtualModel, tiers: &[Vec<Ranked>], stream: bool) -> Vec<f64> {
+/// tier of the soonest answer is taken. With the budget used up it is the cheapest's,
+/// whichever that is.
+pub(crate) fn tier_chances(model: &VirtualModel, tiers: &[Vec<Ranked>], profile: &Profile) -> Vec<f64> {
+    if let Some(tier) = profile.cheapest.then(|| cheapest_tier(tiers)).flatten() {
+        return (0..tiers.len()).map(|at| if at == tier { 1.0 } else { 0.0 }).collect();
+    }
+    let stream = profile.stream;
     let mut chances = Vec::with_capacity(tiers.len());
     let roomy = tiers.iter().flatten().any(|one| !one.is_full());
     let mut rest = 1.0;
@@ -285,6 +301,14 @@ pub(crate) fn tier_chances(model: &VirtualModel, tiers: &[Vec<Ranked>], stream: 
         chances[index] = 1.0;
     }
     chances
+}
+
+/// The tier with the cheapest target that is good enough, else with the cheapest.
+fn cheapest_tier(tiers: &[Vec<Ranked>]) -> Option<usize> {
+    let all = tiers.iter().enumerate().flat_map(|(at, tier)| tier.iter().map(move |one| (at, one)));
+    let cost = |one: &Ranked| (!one.feasible, one.estimate.cost.map_or(u64::MAX, |cost| cost.0));
+    let open = all.filter(|(_, one)| one.chance > 0.0);
+    open.min_by_key(|(_, one)| cost(one)).map(|(at, _)| at)
 }
 
 /// Share of requests that a tier takes, 0 to 1.
