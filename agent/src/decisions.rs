@@ -75,6 +75,8 @@ pub(crate) struct DecisionRecord {
     pub(crate) profile: Profile,
     /// Candidates and exclusions.
     pub(crate) decision: Decision,
+    /// Why a budget refused it, for people. None: none did.
+    pub(crate) over_budget: Option<String>,
     /// Attempts, by order of starts.
     pub(crate) attempts: Vec<AttemptRecord>,
     /// Whose answer the caller got.

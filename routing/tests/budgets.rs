@@ -9,7 +9,7 @@ use trunkline_routing::{
     budget::{
         lease::{self, Ask},
         ledger::{Account, Ledger},
-        pacing::{self, Pacer},
+        pacing::{Pacer, Progress, Upgrade},
         wallet::Wallet,
     },
     money::NanoUsd,
@@ -377,16 +377,56 @@ fn pacing_gets_most_of_what_could_be_had_and_spending_until_empty_does_not() {
         assert!(greedy / best < 0.5, "seed {seed}: {}", greedy / best);
 
         let (mut left, mut paced) = (money, 0.0);
-        let mut dual = Pacer::new(1.0);
+        let mut dual = Pacer::default();
         for (at, (value, cost)) in all.iter().enumerate() {
-            let bought = *cost <= left && dual.upgrades(*value, *cost);
-            let spent = if bought { *cost } else { 0 };
-            let target = pacing::target(left, (all.len() - at) as f64);
-            left -= spent;
-            paced += if bought { *value } else { 0.0 };
-            dual.learn(spent, *cost, target);
+            let elapsed = at as f64 / all.len() as f64;
+            let progress = Progress { spent: 1.0 - left as f64 / money as f64, elapsed };
+            if dual.buys(Upgrade { value: *value, extra_nano_usd: *cost }, progress) && *cost <= left {
+                left -= cost;
+                paced += value;
+            }
         }
         assert!(left < money / 20, "seed {seed}: {left} of {money} are left");
         assert!(paced / best >= 0.9, "seed {seed}: {}", paced / best);
+    }
+}
+
+/// An hour of requests at three agents, each of which hears every 2 s what all spent until
+/// then. What an upgrade costs, and how much was spent by each minute.
+fn paced_hour(rng: &mut StdRng, limit: u64) -> Vec<u64> {
+    let mut agents = [(Pacer::default(), 0_u64, 0_u64); 3];
+    let (mut spent, mut minutes) = (0_u64, Vec::new());
+    for tick in 0..36_000_u64 {
+        if tick % 20 == 0 {
+            agents.iter_mut().for_each(|(_, heard, own)| (*heard, *own) = (spent, 0));
+        }
+        if tick % 600 == 0 {
+            minutes.push(spent);
+        }
+        for (pacer, heard, own) in &mut agents {
+            let known = (*heard + *own) as f64 / limit as f64;
+            let progress = Progress { spent: known, elapsed: tick as f64 / 36_000.0 };
+            // The same for all: nothing but time and money decides.
+            let upgrade = Upgrade { value: 0.1, extra_nano_usd: rng.random_range(900..1_100) };
+            if pacer.buys(upgrade, progress) && spent + upgrade.extra_nano_usd <= limit {
+                spent += upgrade.extra_nano_usd;
+                *own += upgrade.extra_nano_usd;
+            }
+        }
+    }
+    minutes.push(spent);
+    minutes
+}
+
+#[test]
+fn money_for_upgrades_lasts_for_the_whole_period_over_three_agents() {
+    // A tenth of the upgrades that are asked for.
+    let limit = 36_000 * 3 * 1_000 / 10;
+    for seed in 0..5 {
+        let minutes = paced_hour(&mut StdRng::seed_from_u64(seed), limit);
+        for (minute, spent) in minutes.iter().enumerate() {
+            let (planned, spent) = (minute as f64 / 60.0, *spent as f64 / limit as f64);
+            assert!((planned - spent).abs() < 0.03, "seed {seed}, minute {minute}: {spent}");
+        }
     }
 }

@@ -225,39 +225,6 @@ async fn an_agent_that_runs_alone_keeps_to_its_budget_over_a_kill() {
 }
 
 #[tokio::test]
-async fn a_budget_may_downgrade_or_only_tell() {
-    let (dear, cheap) = (Provider::start("alpha").await, Provider::start("beta").await);
-    let text = |action: &str| {
-        Document::weighted(&[(&dear, 9), (&cheap, 1)])
-            .deployment("beta", "price: {input_usd_per_mtok: 1, output_usd_per_mtok: 1}")
-            .section("budgets:")
-            .section(&format!("  - {{name: all, limit_usd: 0.0001, period: HOUR, action: {action}}}"))
-    };
-    for (action, word) in [("DOWNGRADE", "downgraded"), ("ALERT", "alerted")] {
-        let agent = Agent::alone(&text(action)).await;
-        let told = async || {
-            let reply = agent.chat(false).await;
-            assert_eq!(reply.status.as_u16(), 200, "{reply:?}");
-            let metrics = reqwest::get(format!("{}/metrics", agent.ops_url)).await.unwrap();
-            metrics.text().await.unwrap()
-        };
-        let wanted = format!("trunkline_agent_budget_requests_total{{budget=\"all\",result=\"{word}\"}}");
-        until("the budget to be spent", told, |text| text.contains(&wanted)).await;
-        let ten = async || {
-            let mut cheapest = 0;
-            for _ in 0..10 {
-                let reply = agent.chat(false).await;
-                cheapest += u32::from(reply.header("x-trunkline-deployment") == cheap.deployment());
-            }
-            cheapest
-        };
-        // One in ten as configured, for shares are exact; or all, once both are known.
-        let expected = if action == "ALERT" { 1 } else { 10 };
-        until("the action to show", ten, |cheapest| *cheapest == expected).await;
-    }
-}
-
-#[tokio::test]
 async fn what_has_no_price_is_refused_under_a_budget_that_rejects() {
     let (priced, unpriced) = (Provider::start("alpha").await, Provider::start("beta").await);
     let document = Document::weighted(&[(&unpriced, 9), (&priced, 1)])

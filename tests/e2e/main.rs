@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod breakers;
+mod budget_actions;
 mod budgets;
 mod cli_admin;
 mod client_leaves;

@@ -7,16 +7,25 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout_at};
+use trunkline_proto::convert;
 use trunkline_routing::{
     budget::{
         Action,
+        pacing::Upgrade,
         worst::{self, Worst},
     },
+    decide,
+    eligibility::Profile,
     money::NanoUsd,
 };
 
 use super::{Entry, Reservation, held::Offer};
-use crate::{engine::Job, metrics::BudgetLabels, shared::Shared};
+use crate::{
+    engine::Job,
+    metrics::BudgetLabels,
+    shared::Shared,
+    snapshot::{Goal, Snapshot},
+};
 
 /// Longest wait for money that may still come.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -72,9 +81,7 @@ impl OverBudget {
         let resets = prost_types::Timestamp::from(SystemTime::now() + self.resets_in);
         let resets = prost_types::Timestamp { nanos: 0, ..resets };
         match self.why {
-            Why::Spent => format!(
-                "budget '{budget}' has less left than this request can cost; it starts anew at {resets}"
-            ),
+            Why::Spent => convert::budget_spent(budget, SystemTime::now() + self.resets_in),
             Why::Reserved => format!(
                 "what is left of budget '{budget}' is held by requests under way; try again when some have ended, or with a smaller max_tokens"
             ),
@@ -118,7 +125,8 @@ pub(crate) async fn admit(shared: &Shared, job: &Arc<Job>) -> Result<Arc<Job>, O
         let bytes = u32::try_from(job.input_bytes / 4).unwrap_or(u32::MAX);
         seen.input_tokens = bytes.min(IMAGE_INPUT_TOKENS_MAX);
     }
-    let worst = worst::worst(job.snapshot.table(), route.model, &seen);
+    let answers = job.scanned.answers.unwrap_or(1);
+    let worst = worst::worst(job.snapshot.table(), route.model, &seen, answers);
     let mut reservation = Reservation::new(shared.clock);
     for entry in &entries {
         match entry.budget.action {
@@ -143,11 +151,18 @@ pub(crate) async fn admit(shared: &Shared, job: &Arc<Job>) -> Result<Arc<Job>, O
                 admitted.profile.max_cost = Some(most);
             }
             Action::Downgrade => {
-                let amount = worst.dearest.unwrap_or_default().0;
-                let until = until.min(arrived + WAIT_FOR_BETTER);
-                if obtain(shared, &mut reservation, entry, amount, until).await.is_err() {
+                pace(shared, entry, &job.snapshot, job.goal, &mut admitted.profile);
+                let cheapest = admitted.profile.cheapest;
+                let most = if cheapest { worst.cheapest } else { worst.dearest };
+                // The cheapest is waited for by nobody.
+                let patience = if cheapest { Duration::ZERO } else { WAIT_FOR_BETTER };
+                let until = until.min(arrived + patience);
+                let amount = most.unwrap_or_default().0;
+                if let Err(why) = obtain(shared, &mut reservation, entry, amount, until).await {
                     admitted.profile.cheapest = true;
-                    count(shared, entry, "downgraded");
+                    if !cheapest || why == Why::Spent {
+                        count(shared, entry, "downgraded");
+                    }
                     force(shared, &mut reservation, entry, worst.cheapest);
                 }
             }
@@ -159,6 +174,83 @@ pub(crate) async fn admit(shared: &Shared, job: &Arc<Job>) -> Result<Arc<Job>, O
     }
     admitted.budget = Some(Arc::new(reservation));
     Ok(Arc::new(admitted))
+}
+
+/// Whether a request that the app sends itself would be admitted now; nothing is reserved.
+/// What budgets allow is written into `profile`.
+///
+/// # Errors
+/// If a budget that rejects has no money for it.
+pub(crate) async fn look(
+    shared: &Shared,
+    tenant: Option<&str>,
+    snapshot: &Snapshot,
+    goal: Goal,
+    profile: &mut Profile,
+) -> Result<(), OverBudget> {
+    let worst = worst::worst(snapshot.table(), snapshot.route(goal).model, profile, 1);
+    for entry in shared.budgets.covering(tenant, snapshot.virtual_model(goal)) {
+        hear(shared, &entry).await;
+        let is_spent = |amount: u64| entry.held.is_spent(amount, shared.clock.now());
+        match entry.budget.action {
+            Action::Alert => {
+                if is_spent(worst.dearest.unwrap_or_default().0) {
+                    count(shared, &entry, "alerted");
+                }
+            }
+            Action::Reject => {
+                if is_spent(priced(shared, &entry, &worst)?) {
+                    return Err(refuse(shared, &entry, Why::Spent));
+                }
+                profile.max_cost = profile.max_cost.or(Some(NanoUsd(u64::MAX)));
+            }
+            Action::Downgrade => {
+                if is_spent(worst.dearest.unwrap_or_default().0) {
+                    profile.cheapest = true;
+                    count(shared, &entry, "downgraded");
+                } else {
+                    pace(shared, &entry, snapshot, goal, profile);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits a little for the ledger's first word in this period.
+async fn hear(shared: &Shared, entry: &Entry) {
+    let until = Instant::now() + WAIT_FOR_BETTER;
+    loop {
+        let changed = entry.held.changed.notified();
+        let known = entry.held.is_known(shared.clock.now());
+        if known || !shared.budgets.has_ledger() || Instant::now() >= until {
+            return;
+        }
+        entry.held.ask_again();
+        shared.budgets.ask.notify_one();
+        shared.budgets.write.notify_one();
+        drop(timeout_at(until.min(Instant::now() + ASK_AGAIN), changed).await);
+    }
+}
+
+/// Keeps to the cheapest what is not worth the better model at the pace that money goes.
+fn pace(shared: &Shared, entry: &Entry, snapshot: &Snapshot, goal: Goal, profile: &mut Profile) {
+    if profile.cheapest {
+        return;
+    }
+    let (table, route, now) = (snapshot.table(), snapshot.route(goal), shared.clock.now());
+    let floor = Profile { cheapest: true, ..*profile };
+    let (taken, cheapest) = {
+        let mut registry = shared.registry.lock();
+        let mut decide =
+            |profile| decide::decide(&mut registry, table, &snapshot.binding, route, profile, now);
+        (decide(profile), decide(&floor))
+    };
+    let Some(upgrade) = Upgrade::of(table, profile, &taken, &cheapest) else { return };
+    if !entry.held.buys(&entry.budget, upgrade, now) {
+        profile.cheapest = true;
+        count(shared, entry, "paced");
+    }
 }
 
 /// The most that the request can cost, where that is known.

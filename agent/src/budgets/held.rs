@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trunkline_routing::{
     budget::{
+        Budget,
         lease::Ask,
         ledger::Account,
+        pacing::{Pacer, Progress, Upgrade},
         period::{Period, Span},
         wallet::Wallet,
     },
@@ -42,8 +44,12 @@ struct State {
     ends: Option<Timestamp>,
     /// When the ledger was last heard.
     heard: Timestamp,
-    /// The most that can be had in this period, all in all.
+    /// The most that could be had for requests when the ledger was last heard, and what
+    /// this agent had spent by then.
     obtainable: Option<u64>,
+    spent_then: u64,
+    /// Under DOWNGRADE: what is worth the better model.
+    pacer: Pacer,
     /// The agent stops: nothing is asked for any more.
     closed: bool,
 }
@@ -105,6 +111,8 @@ impl Held {
             ends: None,
             heard: now,
             obtainable: None,
+            spent_then: 0,
+            pacer: Pacer::default(),
             closed: false,
         };
         Arc::new(Self { period, state: Mutex::new(state), changed: Notify::new() })
@@ -121,6 +129,30 @@ impl Held {
             Some(obtainable) if amount > obtainable => Offer::Never,
             _ => Offer::Wait,
         }
+    }
+
+    /// Whether the ledger was heard in this period.
+    pub(super) fn is_known(&self, now: Timestamp) -> bool {
+        let mut state = self.state.lock();
+        state.roll(now);
+        state.obtainable.is_some()
+    }
+
+    /// Whether less than `amount` is left for all agents together, as far as is known.
+    pub(super) fn is_spent(&self, amount: u64, now: Timestamp) -> bool {
+        let mut state = self.state.lock();
+        state.roll(now);
+        state.left().is_some_and(|left| amount > left)
+    }
+
+    /// Whether a request gets the better model, at the pace that money goes. Until the
+    /// ledger was heard it does.
+    pub(super) fn buys(&self, budget: &Budget, upgrade: Upgrade, now: Timestamp) -> bool {
+        let mut state = self.state.lock();
+        state.roll(now);
+        let known = state.left().zip(state.purse.span).zip(state.ends);
+        let Some(((left, span), ends)) = known else { return true };
+        state.pacer.buys(upgrade, Progress::of(budget, span, left, ends.since(now)))
     }
 
     /// Reserves `amount` whether it is there or not.
@@ -217,6 +249,7 @@ impl Held {
                     state.ends = Some(now + word.remaining);
                     state.heard = now;
                     state.obtainable = Some(word.obtainable);
+                    state.spent_then = state.purse.wallet.account().spent;
                     let wallet = &mut state.purse.wallet;
                     wallet.granted(word.granted);
                     let back = wallet.give_back(word.scarce, now);
@@ -280,6 +313,12 @@ impl State {
         if now.since(self.heard) > LEASE_FOR {
             self.purse.wallet.close();
         }
+    }
+
+    /// What is left for requests of all agents, as far as is known.
+    fn left(&self) -> Option<u64> {
+        let since = self.purse.wallet.account().spent.saturating_sub(self.spent_then);
+        Some(self.obtainable?.saturating_sub(since))
     }
 
     fn next_period(&mut self) {

@@ -28,7 +28,7 @@ use tokio::{
 use trunkline_routing::{budget::Budget, money::NanoUsd, table::RoutingTable};
 
 pub(crate) use self::{
-    admit::{OverBudget, Why, admit},
+    admit::{OverBudget, Why, admit, look},
     keep::run,
 };
 use self::{disk::Former, held::Held};

@@ -21,13 +21,14 @@ pub(crate) struct Trace {
     pub(crate) id: String,
     pub(crate) at: Timestamp,
     pub(crate) decision: Decision,
+    pub(crate) over_budget: Option<String>,
     pub(crate) attempts: Vec<AttemptRecord>,
     pub(crate) chosen: Option<AttemptId>,
 }
 
 impl Trace {
     pub(super) fn new(shared: &Shared, decision: Decision, at: Timestamp) -> Self {
-        Self { id: shared.next_decision_id(), at, decision, attempts: Vec::new(), chosen: None }
+        Self { id: shared.next_decision_id(), at, decision, ..Self::default() }
     }
 
     /// An attempt is over.
@@ -54,6 +55,7 @@ impl Trace {
             tenant: job.tenant.clone(),
             tags: job.tags.clone(),
             decision: self.decision.clone(),
+            over_budget: self.over_budget.clone(),
             profile: job.profile,
             attempts: self.attempts.clone(),
             chosen,

@@ -106,11 +106,21 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     match budgets::admit(shared, job).await {
         Ok(job) => fly(worker, &job).await,
         Err(over) => {
-            let mut trace = Trace::new(shared, Decision::default(), shared.clock.now());
+            let now = shared.clock.now();
+            let mut trace = Trace::new(shared, decide_for(shared, job), now);
+            trace.over_budget = Some(over.message());
             trace.keep(shared, job);
             Done { trace, result: Err(Refusal::Budget(over)) }
         }
     }
+}
+
+/// What the decision would be, without a turn taken.
+fn decide_for(shared: &Shared, job: &Job) -> Decision {
+    let (snapshot, now) = (&job.snapshot, shared.clock.now());
+    let route = snapshot.route(job.goal);
+    let mut registry = shared.registry.lock();
+    decide::decide(&mut registry, snapshot.table(), &snapshot.binding, route, &job.profile, now)
 }
 
 async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {

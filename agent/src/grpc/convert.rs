@@ -3,10 +3,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use trunkline_proto::{
-    convert::{breaker_state, candidates, exclusions, wire_outcome, wire_strategy},
+    convert::{breaker_state, budget_exclusions, candidates, exclusions, wire_outcome, wire_strategy},
     types::v1::{Attempt, AttemptStart, CostSource, Decision, Usage, Version},
 };
-use trunkline_routing::{money::Tokens, request::Start};
+use trunkline_routing::{eligibility::strategy_of, money::Tokens, request::Start};
 
 use crate::{
     control::UsageSource,
@@ -21,17 +21,22 @@ pub(super) fn decision(shared: &Shared, record: &DecisionRecord) -> Decision {
     let route = snapshot.route(record.goal);
     let now = shared.clock.now();
     let registry = shared.registry.lock();
+    let state = |deployment| breaker_state(&registry.breaker(&snapshot.binding, deployment, now));
+    let (candidates, excluded) = match &record.over_budget {
+        None => {
+            (candidates(table, route.model, &record.decision, state), exclusions(table, &record.decision))
+        }
+        Some(why) => (Vec::new(), budget_exclusions(table, &record.decision, why)),
+    };
     Decision {
         decision_id: record.id.clone(),
         time: Some(shared.clock.wall(record.at).into()),
         model: snapshot.goal_name(record.goal).to_string(),
-        strategy: wire_strategy(route.model.strategy).into(),
+        strategy: wire_strategy(strategy_of(route.model, &record.profile)).into(),
         arm: String::new(),
         version: Some(Version { epoch: table.version.epoch.clone(), revision: table.version.revision }),
-        candidates: candidates(table, route.model, &record.decision, |deployment| {
-            breaker_state(&registry.breaker(&snapshot.binding, deployment, now))
-        }),
-        excluded: exclusions(table, &record.decision),
+        candidates,
+        excluded,
         attempts: record.attempts.iter().map(|attempt| self::attempt(record, attempt)).collect(),
         chosen: record.chosen.map(|chosen| snapshot.deployment_name(chosen).to_string()).unwrap_or_default(),
         tenant: record.tenant.as_deref().unwrap_or_default().to_owned(),

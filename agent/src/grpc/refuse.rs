@@ -7,6 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use trunkline_proto::{convert::Binding, status};
 
 use crate::{
+    budgets::OverBudget,
     engine::{FailedAttempt, Refusal, Trace},
     ingress::{LocalError, cut},
 };
@@ -63,16 +64,18 @@ pub(super) fn refusal(refusal: &Refusal, trace: &Trace) -> Status {
             format!("every attempt that was allowed failed; ExplainDecision {decision} tells how"),
             *retry_after,
         ),
-        Refusal::Budget(over) => status::resource_exhausted(
-            "BUDGET_EXCEEDED",
-            format!("{} (decision {decision})", over.message()),
-            over.retry_after(),
-        ),
+        Refusal::Budget(over) => over_budget(over, decision),
         Refusal::NoTarget { retry_after, binding } => no_target(*retry_after, binding.as_deref(), decision),
         Refusal::Deadline => {
             Status::deadline_exceeded(format!("no answer within the deadline (decision {decision})"))
         }
     }
+}
+
+/// There is no money for it.
+pub(super) fn over_budget(over: &OverBudget, decision: &str) -> Status {
+    let message = format!("{} (decision {decision})", over.message());
+    status::resource_exhausted("BUDGET_EXCEEDED", message, over.retry_after())
 }
 
 /// Nothing may serve the request; it says what stands in the way, and where.

@@ -21,6 +21,7 @@ use trunkline_routing::decide;
 
 use super::{chat, convert, refuse, stream, watch};
 use crate::{
+    budgets::{self, OverBudget},
     decisions::DecisionRecord,
     engine::{self, Endpoint, Forwarded, Job, Refusal, Success, Trace, Worker},
     ingress::{Admitted, Arrived, Caller, Knobs, LocalError, api_key},
@@ -101,19 +102,24 @@ impl RoutingService for Routing {
         let shared = &self.worker.shared;
         let snapshot = &caller.snapshot;
         let at = shared.clock.now();
-        let profile = route_profile(&request, shared.clock.unix_ms(at))
+        let mut profile = route_profile(&request, shared.clock.unix_ms(at))
             .map_err(|(field, problem)| status::invalid_field(&field, &problem))?;
+        let asked = profile;
+        let looked =
+            budgets::look(shared, caller.tenant.as_deref(), snapshot, caller.goal, &mut profile).await;
+        if looked.is_err() {
+            // What it would be but for the budget.
+            profile = asked;
+        }
+        let at = shared.clock.now();
         let decision = {
             let mut registry = shared.registry.lock();
-            decide::take(
-                &mut registry,
-                snapshot.table(),
-                &snapshot.binding,
-                snapshot.route(caller.goal),
-                &profile,
-                at,
-                &mut rand::rng(),
-            )
+            let (table, binding, route) = (snapshot.table(), &snapshot.binding, snapshot.route(caller.goal));
+            match looked {
+                Ok(()) => decide::take(&mut registry, table, binding, route, &profile, at, &mut rand::rng()),
+                // It takes no turn.
+                Err(_) => decide::decide(&mut registry, table, binding, route, &profile, at),
+            }
         };
         let record = shared.decisions.keep(DecisionRecord {
             id: shared.next_decision_id(),
@@ -123,11 +129,15 @@ impl RoutingService for Routing {
             tenant: caller.tenant,
             tags: request.tags.into_iter().collect(),
             decision,
+            over_budget: looked.as_ref().err().map(OverBudget::message),
             profile,
             attempts: Vec::new(),
             chosen: None,
             reports: Some(Vec::new()),
         });
+        if let Err(over) = &looked {
+            return Err(refuse::over_budget(over, &record.lock().id));
+        }
         let decision = convert::decision(shared, &record.lock());
         Ok(Response::new(RouteResponse { decision: Some(decision), valid_for: Some(VALID_FOR) }))
     }

@@ -55,7 +55,7 @@ pub enum ScanError {
 }
 
 /// The top-level fields that are looked at.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 14] = [
     "model",
     "stream",
     "stream_options",
@@ -68,6 +68,8 @@ const FIELDS: [&str; 12] = [
     "tools",
     "response_format",
     "text",
+    "n",
+    "best_of",
 ];
 
 /// Which of [`FIELDS`] were met.
@@ -107,6 +109,8 @@ pub struct Scanned {
     pub has_prompt: bool,
     /// `max_completion_tokens`, else `max_tokens` or `max_output_tokens`.
     pub max_output_tokens: Option<u64>,
+    /// `n` or `best_of`, whichever is more: alternatives that are made of one input.
+    pub answers: Option<u64>,
     /// `tools` is an array that is not empty.
     pub has_tools: bool,
     /// `response_format.type` (or `text.format.type`) is `json_schema`.
@@ -176,6 +180,7 @@ pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
             "max_completion_tokens" => limits[0] = count(cursor, body)?,
             "max_tokens" => limits[1] = count(cursor, body)?,
             "max_output_tokens" => limits[2] = count(cursor, body)?,
+            "n" | "best_of" => scanned.answers = scanned.answers.max(count(cursor, body)?),
             "tools" => scanned.has_tools = has_items(&body[cursor.skip(1)?]),
             "response_format" => scanned.wants_json_schema = is_json_schema(cursor, body, 1)?,
             "text" => scanned.wants_json_schema |= text_format(cursor, body)?,

@@ -25,7 +25,7 @@ use trunkline_proto::{
     admin::v1::BudgetStatus,
     agent::v1::{BudgetClaim, BudgetGrant},
 };
-use trunkline_routing::table::RoutingTable;
+use trunkline_routing::{budget::Budget, table::RoutingTable};
 
 use self::books::Books;
 pub(crate) use self::keeper::Keeper;
@@ -68,6 +68,11 @@ impl Budgets {
     pub(crate) fn line(&self, agent_id: &str) -> Line {
         let (sender, receiver) = mpsc::channel(ANSWERS_MAX);
         Line { budgets: self.clone(), agent_id: agent_id.into(), sender, receiver }
+    }
+
+    /// What requests could still get of `budget`, in nano-dollars.
+    pub(crate) fn left(&self, budget: &Budget, now: SystemTime) -> u64 {
+        self.books.lock().left(budget, Now::at(now))
     }
 
     /// What became of a budget in the period of `now`. None: it is not in `table`.

@@ -12,6 +12,15 @@ use super::{
 const ACCOUNTS_SHOWN: usize = 1_000;
 
 impl Books {
+    /// What requests could still get of `budget` in the period that holds `now`: all but
+    /// what was spent, and what agents hold of which nothing is heard.
+    pub(super) fn left(&self, budget: &Budget, now: Now) -> u64 {
+        let span = Span::at(budget.period, now.unix_secs());
+        let ledger = self.by_name.get(&budget.name).and_then(|book| book.periods.get(&span));
+        let heard = |key: &Key| self.is_heard(key, now.instant);
+        ledger.map_or(budget.limit.0, |ledger| ledger.obtainable(budget.limit, heard))
+    }
+
     /// What became of `budget` in the period that holds `now`.
     pub(super) fn status(&self, budget: &Budget, with_accounts: bool, now: Now) -> BudgetStatus {
         let span = Span::at(budget.period, now.unix_secs());

@@ -1,5 +1,7 @@
 //! Budgets.
 
+use std::time::SystemTime;
+
 use trunkline_routing::{
     budget::{Action, Budget, Scope, period::Period},
     money::NanoUsd,
@@ -13,6 +15,12 @@ use crate::{
     problems::{Path, Problems},
     types::v1,
 };
+
+/// For people whose request a budget that rejects has no money for.
+pub fn budget_spent(budget: &str, resets: SystemTime) -> String {
+    let resets = prost_types::Timestamp { nanos: 0, ..resets.into() };
+    format!("budget '{budget}' has less left than this request can cost; it starts anew at {resets}")
+}
 
 /// All budgets, in document order.
 pub(super) fn budgets(wire: &[v1::Budget], known: &Known<'_>, problems: &mut Problems) -> Vec<Budget> {

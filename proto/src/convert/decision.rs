@@ -138,6 +138,18 @@ pub fn exclusions(table: &RoutingTable, decision: &Decision) -> Vec<Exclusion> {
     decision.excluded.iter().map(wire).collect()
 }
 
+/// All targets of a decision that a budget refused: those that else may serve the request
+/// are left out for it. `why` names the budget, for people.
+pub fn budget_exclusions(table: &RoutingTable, decision: &Decision, why: &str) -> Vec<Exclusion> {
+    let wire = |candidate: &trunkline_routing::decide::Candidate| Exclusion {
+        deployment: table.deployment(candidate.deployment).name.to_string(),
+        tier: candidate.tier as u32,
+        reason: ExclusionReason::Budget.into(),
+        detail: why.to_owned(),
+    };
+    decision.candidates.iter().map(wire).chain(exclusions(table, decision)).collect()
+}
+
 pub(super) fn reason(reason: Reason) -> (ExclusionReason, String) {
     match reason {
         Reason::Unfit(Unfit::Capability(missing)) => {

@@ -19,14 +19,14 @@ pub mod sync;
 mod table;
 mod virtual_model;
 
-pub use budget::{period_of, wire_period};
+pub use budget::{budget_spent, period_of, wire_period};
 pub use canonical::{
     canonical, etag_of_api_key, etag_of_budget, etag_of_price_entry, etag_of_provider, etag_of_virtual_model,
     without_feed, without_orphans,
 };
 pub use decision::{
-    breaker_state, candidates, check_tags, exclusions, route_profile, route_state, session, usd,
-    wire_strategy,
+    breaker_state, budget_exclusions, candidates, check_tags, exclusions, route_profile, route_state,
+    session, usd, wire_strategy,
 };
 pub use guard::removal_guard;
 pub use histogram::{HistogramRefused, histogram, wire_histogram};

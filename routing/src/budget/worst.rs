@@ -26,9 +26,10 @@ pub struct Worst {
     pub unpriced: bool,
 }
 
-/// The most that one answer to `profile` can cost under `model`, at the prices of the time
-/// at which it came in.
-pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile) -> Worst {
+/// The most that one attempt at `profile` can cost under `model`, at the prices of the time
+/// at which it came in. `answers`: alternatives that the caller wants of it (`n`), at
+/// least 1.
+pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile, answers: u64) -> Worst {
     let mut worst = Worst::default();
     let targets = model.tiers.iter().flat_map(|tier| &tier.targets);
     for target in targets {
@@ -39,7 +40,7 @@ pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile) -> W
         match deployment.prices.at(profile.at_unix_ms) {
             None => worst.unpriced = true,
             Some(price) => {
-                let cost = price.cost(tokens(deployment, profile));
+                let cost = price.cost(tokens(deployment, profile, answers));
                 worst.dearest = Some(worst.dearest.map_or(cost, |known| known.max(cost)));
                 worst.cheapest = Some(worst.cheapest.map_or(cost, |known| known.min(cost)));
             }
@@ -48,17 +49,17 @@ pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile) -> W
     worst
 }
 
-/// Input with its margin, nothing of it cached, and the longest answer.
-fn tokens(deployment: &Deployment, profile: &Profile) -> Tokens {
+/// Input with its margin, nothing of it cached, and the longest answers.
+fn tokens(deployment: &Deployment, profile: &Profile, answers: u64) -> Tokens {
     let input = u64::from(profile.input_tokens);
-    let output = if profile.needs.contains(Capabilities::EMBEDDINGS) {
+    let output: u32 = if profile.needs.contains(Capabilities::EMBEDDINGS) {
         0
     } else {
         let limits = [profile.max_output_tokens, deployment.max_output_tokens];
         limits.into_iter().flatten().min().unwrap_or(OUTPUT_TOKENS_UNLIMITED)
     };
     let input = input + (input * INPUT_MARGIN_PERCENT).div_ceil(100);
-    Tokens { input, cached_input: 0, output: output.into() }
+    Tokens { input, cached_input: 0, output: u64::from(output).saturating_mul(answers.max(1)) }
 }
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ mod tests {
         let pin = VirtualModel::pin("chat", crate::table::DeploymentIndex(0));
         let tier = Tier { targets: targets.collect(), timeouts: Timeouts::default(), max_attempts: 1 };
         let model = VirtualModel { tiers: vec![tier], constraints: Constraints::default(), ..pin };
-        worst(&table, &model, profile)
+        worst(&table, &model, profile, 1)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! that money spent early is missed late.
 
 use rand::{RngExt, rngs::StdRng};
-use trunkline_routing::budget::pacing::{self, Pacer};
+use trunkline_routing::budget::pacing::{Pacer, Progress, Upgrade as Bought};
 
 use crate::{
     math,
@@ -19,8 +19,6 @@ const AFFORDABLE: f64 = 0.2;
 const VALUE_DRIFT: f64 = 6.0;
 /// The rate swings by so much around its mean.
 const RATE_SWING: f64 = 0.5;
-/// Weight of the latest distance between requests in the mean that tells how many will come.
-const RATE_WEIGHT: f64 = 0.002;
 /// Nano-dollars in a dollar.
 const NANOS: f64 = 1e9;
 
@@ -103,20 +101,15 @@ fn until_empty(upgrades: &[Upgrade], limit: u64) -> (u64, f64) {
 }
 
 fn dual(upgrades: &[Upgrade], limit: u64) -> (u64, f64) {
-    // A typical upgrade's value per dollar; the run itself corrects it.
-    let mut pacer = Pacer::new(500.0);
+    let mut pacer = Pacer::default();
     let (mut spent, mut value) = (0, 0.0);
-    let mut distance = 1.0 / REQUESTS as f64;
-    let mut before = 0.0;
     for upgrade in upgrades {
-        distance += RATE_WEIGHT * (upgrade.at - before - distance);
-        before = upgrade.at;
-        let target = pacing::target(limit - spent, (1.0 - upgrade.at) / distance);
-        let buys = pacer.upgrades(upgrade.value, upgrade.nano_usd) && spent + upgrade.nano_usd <= limit;
-        let cost = if buys { upgrade.nano_usd } else { 0 };
-        pacer.learn(cost, upgrade.nano_usd, target);
-        spent += cost;
-        value += if buys { upgrade.value } else { 0.0 };
+        let progress = Progress { spent: spent as f64 / limit as f64, elapsed: upgrade.at };
+        let offered = Bought { value: upgrade.value, extra_nano_usd: upgrade.nano_usd };
+        if pacer.buys(offered, progress) && spent + upgrade.nano_usd <= limit {
+            spent += upgrade.nano_usd;
+            value += upgrade.value;
+        }
     }
     (spent, value)
 }

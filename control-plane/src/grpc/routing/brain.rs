@@ -17,7 +17,7 @@ use trunkline_proto::{
 use trunkline_routing::{
     classify::Classified,
     decide::{self, Route},
-    eligibility::Profile,
+    eligibility::{Profile, strategy_of},
     fleet::State,
     learn::learn,
     registry::{self, Binding, FleetState, Forced, Registry},
@@ -26,8 +26,9 @@ use trunkline_routing::{
     time::Timestamp,
 };
 
-use super::unix_ms;
+use super::{afford::afford, unix_ms};
 use crate::{
+    budgets::Budgets,
     grpc::wire_version,
     learning::{Learning, Published},
     repository::{ConfigState, FleetVerdict, Repository, VerdictSet, VerdictState},
@@ -59,10 +60,12 @@ impl Brain {
         Self { registry: Registry::new(), zero: Instant::now(), bound: None, models }
     }
 
-    /// Decides, and takes a turn.
+    /// Decides for `tenant` within its budgets, and takes a turn.
     pub(super) fn route(
         &mut self,
         repository: &Repository,
+        budgets: &Budgets,
+        tenant: Option<&str>,
         model: &str,
         profile: &Profile,
     ) -> Result<Decision, Status> {
@@ -76,6 +79,7 @@ impl Brain {
             (None, Some(index)) => Route { model: &table.virtual_models[index], index: Some(index) },
             (None, None) => return Err(status::not_found("virtual model", model)),
         };
+        let profile = &afford(budgets, table, route, tenant, profile)?;
         let decision =
             decide::take(&mut self.registry, table, &binding, route, profile, now, &mut rand::rng());
         let breaker = |deployment| breaker_state(&self.registry.breaker(&binding, deployment, now));
@@ -83,7 +87,7 @@ impl Brain {
             decision_id: uuid::Uuid::new_v4().to_string(),
             time: Some(SystemTime::now().into()),
             model: model.to_owned(),
-            strategy: wire_strategy(route.model.strategy).into(),
+            strategy: wire_strategy(strategy_of(route.model, profile)).into(),
             version: Some(wire_version(&table.version)),
             candidates: candidates(table, route.model, &decision, breaker),
             excluded: exclusions(table, &decision),

@@ -1,6 +1,7 @@
 //! `RoutingService` on the control plane: decides, but sends nothing. Complete and
 //! StreamComplete are refused with the agents that serve them.
 
+mod afford;
 mod brain;
 mod caller;
 mod decisions;
@@ -105,7 +106,13 @@ impl RoutingService for Routing {
             .map_err(|(field, why)| status::invalid_field(&field, &why))?;
         let repository = &self.context.repository;
         caller::may_use(&repository.state().table, tenant.as_deref(), &request.model)?;
-        let decision = self.brain.lock().route(repository, &request.model, &profile)?;
+        let decision = self.brain.lock().route(
+            repository,
+            &self.context.budgets,
+            tenant.as_deref(),
+            &request.model,
+            &profile,
+        )?;
         let decision = Decision { tenant: tenant.unwrap_or_default(), tags: request.tags, ..decision };
         self.decisions.keep(decision.clone());
         Ok(Response::new(RouteResponse { decision: Some(decision), valid_for: Some(VALID_FOR) }))
