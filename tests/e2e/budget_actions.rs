@@ -70,7 +70,7 @@ async fn a_downgrade_passes_over_dearer_tiers() {
     let (dear, cheap) = (Provider::start("alpha").await, Provider::start("beta").await);
     let document = Document::chain(&[&dear, &cheap])
         .deployment("beta", "price: {input_usd_per_mtok: 1, output_usd_per_mtok: 1}")
-        .section("budgets: [{name: all, limit_usd: 0.0001, period: DAY, action: DOWNGRADE}]");
+        .section("budgets: [{name: all, limit_usd: 0.00001, period: DAY, action: DOWNGRADE}]");
     let agent = Agent::alone(&document).await;
     for _ in 0..5 {
         assert_eq!(agent.chat(false).await.header("x-trunkline-deployment"), cheap.deployment());
