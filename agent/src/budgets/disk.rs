@@ -8,7 +8,7 @@ use std::{
 };
 
 use prost::Message as _;
-use trunkline_proto::agent::v1::{BudgetClaim, BudgetSpan};
+use trunkline_proto::agent::v1::BudgetClaim;
 use trunkline_routing::budget::ledger::Account;
 
 use super::{
@@ -103,7 +103,7 @@ fn wire(former: &Former) -> BudgetClaim {
 }
 
 fn former(wire: BudgetClaim) -> Option<Former> {
-    let span = span_of(&wire.span.unwrap_or_else(BudgetSpan::default))?;
+    let span = span_of(&wire.span.unwrap_or_default())?;
     let account = Account {
         granted: wire.granted_nano_usd,
         spent: wire.spent_nano_usd,

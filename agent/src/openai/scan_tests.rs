@@ -25,6 +25,15 @@ fn whole_chat_request() {
 }
 
 #[test]
+fn alternatives_are_counted_by_the_larger_of_n_and_best_of() {
+    for (body, answers) in
+        [("{}", None), (r#"{"n":3}"#, Some(3)), (r#"{"best_of":5,"n":2}"#, Some(5)), (r#"{"n":null}"#, None)]
+    {
+        assert_eq!(found(body).answers, answers, "{body}");
+    }
+}
+
+#[test]
 fn only_what_is_at_its_place_counts() {
     let scanned = found(
         r#"{"messages":[{"content":"\"image_url\": {\"model\":1}","model":"x","stream":true}],

@@ -88,13 +88,16 @@ pub(super) struct Books {
     started: Instant,
 }
 
+/// An account in one period of a budget.
+type Place = (Box<str>, Span, Key);
+
 /// What a batch of demands changed.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) dirty: HashSet<(Box<str>, Span, Key)>,
     granted: Vec<(Box<str>, Span, Key, u64)>,
     /// What to answer, by line.
-    replies: Vec<(mpsc::Sender<BudgetGrant>, Vec<(Box<str>, Span, Key)>)>,
+    replies: Vec<(mpsc::Sender<BudgetGrant>, Vec<Place>)>,
     /// Budgets that had less than somebody needs.
     short: HashSet<Box<str>>,
 }
@@ -205,8 +208,8 @@ impl Books {
     }
 
     /// The batch is durable: agents are told.
-    pub(super) fn answer(&mut self, table: &RoutingTable, batch: Batch, now: Now) {
-        let mut leases = Leases { books: self, table, batch: &batch, now, known: HashMap::new() };
+    pub(super) fn answer(&mut self, table: &RoutingTable, batch: &Batch, now: Now) {
+        let mut leases = Leases { books: self, table, batch, now, known: HashMap::new() };
         let mut grants: Vec<_> = Vec::with_capacity(batch.replies.len());
         for (line, told) in &batch.replies {
             let leases = told.iter().filter_map(|(name, span, key)| leases.lease(name, *span, key));
@@ -224,7 +227,7 @@ impl Books {
             // Who has no room asks again; who is gone needs none.
             drop(line.try_send(grant));
         }
-        self.tell_operators(table, &batch, now);
+        self.tell_operators(table, batch, now);
     }
 
     /// The batch did not become durable: nobody gets what was granted in it.

@@ -90,7 +90,7 @@ impl Keeper {
         batch.dirty = dirty;
         let mut books = self.books.lock();
         match durable {
-            Ok(()) => books.answer(&state.table, batch, now),
+            Ok(()) => books.answer(&state.table, &batch, now),
             Err(error) => {
                 tracing::warn!(%error, "budgets are not stored; agents get no new leases");
                 books.undo(batch);
@@ -123,7 +123,7 @@ impl Keeper {
                 match stored::read(value) {
                     Some(row) => books.load(row),
                     None => {
-                        tracing::warn!(key = %String::from_utf8_lossy(key), "a budget's account in the store can't be read")
+                        tracing::warn!(key = %String::from_utf8_lossy(key), "a budget's account in the store can't be read");
                     }
                 }
             }

@@ -39,10 +39,10 @@ fn budget(wire: &v1::Budget, known: &Known<'_>, path: &Path<'_>, problems: &mut 
     let limit_path = path.field("limit_usd");
     let limit = field::usd(&wire.limit_usd, &limit_path, problems);
     if wire.limit_usd.is_empty() {
-        problems.push(&limit_path, "is required, in US dollars, as in 50");
+        problems.push(limit_path, "is required, in US dollars, as in 50");
     } else if limit == Some(0) {
         problems
-            .push(&limit_path, "must be more than 0; to let nobody in, take the virtual model from the key");
+            .push(limit_path, "must be more than 0; to let nobody in, take the virtual model from the key");
     }
     let period = period(wire.period, &path.field("period"), problems);
     Budget {

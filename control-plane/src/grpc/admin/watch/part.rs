@@ -34,6 +34,7 @@ pub(super) struct Plan {
 /// A resource by its place in the canonical configuration, or the name of one that is
 /// gone.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::enum_variant_names, reason = "a price entry is called so on the wire")]
 enum Entry {
     Provider(usize),
     VirtualModel(usize),
