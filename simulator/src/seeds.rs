@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Policy = 5,
     /// When agents report.
     Reports = 6,
+    /// Bytes per token of requests.
+    Texts = 7,
 }
 
 /// The stream for a purpose; `index` names one of several.

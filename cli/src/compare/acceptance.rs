@@ -72,7 +72,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<ExitCode, Failure> {
     let mut reports = batch::run(&jobs, args.threads, name, |job| one(&prepared, job)).into_iter();
     let mut runs = BTreeMap::new();
     for pair in pairs {
-        let own = reports.by_ref().take(seeds as usize).flatten().collect();
+        let own = reports.by_ref().take(seeds as usize).collect::<Result<_, _>>()?;
         runs.insert(pair, PolicyRuns { policy: pair.1.to_owned(), runs: own });
     }
     let outcomes: Vec<Outcome> = rows.iter().map(|row| judge(row, &runs, &prepared)).collect();
@@ -95,6 +95,12 @@ fn line(args: &CompareArgs, seeds: u64) -> String {
 fn rows(ids: &[String]) -> Result<Vec<Row>, Failure> {
     let all = acceptance::rows();
     for id in ids {
+        if let Some(row) = acceptance::NOT_BUILT.iter().find(|row| row.id == id.trim()) {
+            let (id, name, missing) = (row.id, row.name, row.missing);
+            return Err(Failure::wrong_input(format!(
+                "row {id} ({name}) can't be judged: not built yet is {missing}"
+            )));
+        }
         if !all.iter().any(|row| row.id == id.trim()) {
             return Err(unknown("row", id, all.iter().map(|row| row.id)));
         }
@@ -134,13 +140,15 @@ fn pairs(rows: &[Row], prepared: &BTreeMap<&'static str, Prepared>) -> Vec<(&'st
     pairs
 }
 
-fn one(prepared: &BTreeMap<&'static str, Prepared>, job: &Job) -> Option<RunReport> {
-    if job.scenario == spending::SCENARIO {
-        return spending::run(job.policy, job.seed);
+fn one(prepared: &BTreeMap<&'static str, Prepared>, job: &Job) -> Result<RunReport, Failure> {
+    let (scenario, policy) = (job.scenario, job.policy);
+    let missing = || Failure::failed(format!("{policy} can't be run on scenario {scenario}"));
+    if scenario == spending::SCENARIO {
+        return spending::run(policy, job.seed).ok_or_else(missing);
     }
-    let Prepared { scenario, traffic } = prepared.get(job.scenario)?;
-    let policy: Policy = job.policy.parse().ok()?;
-    Some(run::run(scenario, traffic, policy, job.seed))
+    let Prepared { scenario, traffic } = prepared.get(scenario).ok_or_else(missing)?;
+    let policy: Policy = policy.parse().map_err(Failure::failed)?;
+    Ok(run::run(scenario, traffic, policy, job.seed))
 }
 
 fn judge(

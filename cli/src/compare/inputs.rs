@@ -15,11 +15,11 @@ use crate::{args::CompareArgs, failure::Failure};
 
 /// A scenario with what was asked of it changed.
 pub(super) fn scenario(name: &str, args: &CompareArgs) -> Result<Scenario, Failure> {
-    let scenario = match built_in(name) {
+    let scenario = match built_in(name)? {
         Some(scenario) => scenario.clone(),
         None if Path::new(name).exists() => from_file(Path::new(name))?,
         None => {
-            let known = scenario::acceptance().iter().map(|scenario| scenario.id.as_str());
+            let known = built_ins()?.iter().map(|scenario| scenario.id.as_str());
             return Err(unknown("scenario or file", name, known));
         }
     };
@@ -27,8 +27,13 @@ pub(super) fn scenario(name: &str, args: &CompareArgs) -> Result<Scenario, Failu
 }
 
 /// The built-in scenario of that id or name.
-pub(super) fn built_in(name: &str) -> Option<&'static Scenario> {
-    scenario::acceptance().iter().find(|scenario| scenario.id == name || scenario.name == name)
+pub(super) fn built_in(name: &str) -> Result<Option<&'static Scenario>, Failure> {
+    Ok(built_ins()?.iter().find(|scenario| scenario.id == name || scenario.name == name))
+}
+
+/// All built-in scenarios.
+pub(super) fn built_ins() -> Result<&'static [Scenario], Failure> {
+    scenario::acceptance().map_err(Failure::failed)
 }
 
 /// With the fleet and the law of congestion that were asked for.
@@ -64,7 +69,7 @@ fn from_file(path: &Path) -> Result<Scenario, Failure> {
 /// The traffic that was asked for, else the scenario's own.
 pub(super) fn traffic(scenario: &Scenario, args: &CompareArgs) -> Result<Traffic, Failure> {
     let name = args.traffic.as_deref().unwrap_or(&scenario.traffic.source);
-    if let Some(traffic) = Traffic::named(name) {
+    if let Some(traffic) = Traffic::named(name).map_err(Failure::failed)? {
         return Ok(traffic);
     }
     let path = Path::new(name);

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: CompareArgs) -> Result<ExitCode, Failure> {
 
 fn dispatch(args: &CompareArgs) -> Result<ExitCode, Failure> {
     if args.list {
-        deliver(args, &listing::listing())?;
+        deliver(args, &listing::listing()?)?;
     } else if let Some(name) = &args.show_scenario {
         deliver(args, listing::yaml(name)?)?;
     } else if args.acceptance {

@@ -1,6 +1,7 @@
 //! The judged acceptance table as text: for terminals, Markdown, or JSON.
 
 use serde_json::{Value, json};
+use trunkline_simulator::report::acceptance::{NOT_BUILT, NotBuilt};
 
 use super::acceptance::{Judged, Outcome};
 use crate::{
@@ -22,7 +23,8 @@ const COLUMNS: [(&str, Align); 7] = [
 pub(super) fn render(outcomes: &[Outcome], line: &str, format: CompareFormat) -> String {
     match format {
         CompareFormat::Table => {
-            format!("Acceptance: {line}\n\n{}\n{}", table::render(COLUMNS, &rows(outcomes)), total(outcomes))
+            let table = table::render(COLUMNS, &rows(outcomes));
+            format!("Acceptance: {line}\n\n{table}\n{}{}", total(outcomes), not_built())
         }
         CompareFormat::Markdown => markdown(outcomes, line),
         CompareFormat::Json => json_text(outcomes, line),
@@ -32,6 +34,12 @@ pub(super) fn render(outcomes: &[Outcome], line: &str, format: CompareFormat) ->
 fn total(outcomes: &[Outcome]) -> String {
     let holds = outcomes.iter().filter(|outcome| outcome.holds()).count();
     format!("{holds} of {} rows hold\n", outcomes.len())
+}
+
+/// Rows that nobody can judge yet, so that nobody takes the table for the whole of it.
+fn not_built() -> String {
+    let line = |row: &NotBuilt| format!("row {} ({}): not built yet: {}\n", row.id, row.name, row.missing);
+    NOT_BUILT.iter().map(line).collect()
 }
 
 fn rows(outcomes: &[Outcome]) -> Vec<[String; 7]> {
@@ -60,7 +68,8 @@ fn number(value: Option<f64>) -> String {
 fn markdown(outcomes: &[Outcome], line: &str) -> String {
     let head = "| row | | condition | measured | bound | margin | result |\n|---|---|---|--:|--:|--:|---|\n";
     let lines = rows(outcomes).into_iter().map(|cells| format!("| {} |\n", cells.join(" | ")));
-    format!("Acceptance: {line}\n\n{head}{}\n{}", lines.collect::<String>(), total(outcomes))
+    let not_built = not_built().lines().map(|line| format!("- {line}\n")).collect::<String>();
+    format!("Acceptance: {line}\n\n{head}{}\n{}\n{not_built}", lines.collect::<String>(), total(outcomes))
 }
 
 fn json_text(outcomes: &[Outcome], line: &str) -> String {
@@ -76,8 +85,15 @@ fn json_text(outcomes: &[Outcome], line: &str) -> String {
         })
         .collect();
     let holds = outcomes.iter().all(Outcome::holds);
+    let not_built: Vec<Value> = NOT_BUILT
+        .iter()
+        .map(|row| json!({ "row": row.id, "name": row.name, "missing": row.missing }))
+        .collect();
     // Plain maps, numbers and strings can always be written.
-    serde_json::to_string_pretty(&json!({ "run": line, "holds": holds, "rows": rows })).unwrap_or_default()
+    serde_json::to_string_pretty(
+        &json!({ "run": line, "holds": holds, "rows": rows, "not_built": not_built }),
+    )
+    .unwrap_or_default()
         + "\n"
 }
 
@@ -131,6 +147,10 @@ mod tests {
         let outcome = [outcome(0.01)];
         let value: Value = serde_json::from_str(&render(&outcome, "x", CompareFormat::Json)).unwrap();
         assert_eq!(value["holds"], false);
+        assert_eq!(value["not_built"][2]["row"], "E");
+        for format in [CompareFormat::Table, CompareFormat::Markdown] {
+            assert!(render(&outcome, "x", format).contains("row 16 (predictive, daily pattern): not built"));
+        }
         assert_eq!(value["rows"][0]["conditions"].as_array().unwrap().len(), outcome[0].verdicts.len());
         let markdown = render(&outcome, "x", CompareFormat::Markdown);
         assert_eq!(

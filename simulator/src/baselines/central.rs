@@ -11,6 +11,12 @@ const EWMA_SHARE: f64 = 0.2;
 const FAILED_AS_S: f64 = 10.0;
 /// A deployment with so many failures is not the best, whatever its latency.
 const FAILED_SHARE: f64 = 0.5;
+/// A control plane names the one best so often, unless reports are rarer.
+const ARGMIN_EVERY_S: f64 = 10.0;
+/// It gives weights so often, unless reports are rarer.
+const WEIGHTS_EVERY_S: f64 = 5.0;
+/// What was measured of a deployment is forgotten after so long without anything new.
+const FORGOTTEN_S: f64 = 60.0;
 /// No weight falls below this share of the largest: who gets nothing is never measured.
 const WEIGHT_MIN: f64 = 0.02;
 
@@ -57,6 +63,8 @@ pub(super) struct Central {
     measured: Vec<Measured>,
     mean_s: Vec<f64>,
     errors: Vec<f64>,
+    /// Seconds without anything new.
+    quiet_s: Vec<f64>,
     weights: Vec<f64>,
     /// Whether it said anything yet; before that its agents draw.
     spoken: bool,
@@ -64,20 +72,21 @@ pub(super) struct Central {
 
 impl Central {
     pub(super) fn argmin(count: usize, every_s: f64) -> Self {
-        Self::new(count, every_s, true)
+        Self::new(count, every_s.max(ARGMIN_EVERY_S), true)
     }
 
     pub(super) fn weights(count: usize, every_s: f64) -> Self {
-        Self::new(count, every_s, false)
+        Self::new(count, every_s.max(WEIGHTS_EVERY_S), false)
     }
 
     fn new(count: usize, every_s: f64, argmin: bool) -> Self {
         Self {
-            every_s: every_s.max(5.0),
+            every_s,
             argmin,
             measured: vec![Measured::default(); count],
             mean_s: vec![0.0; count],
             errors: vec![0.0; count],
+            quiet_s: vec![0.0; count],
             weights: vec![1.0; count],
             spoken: false,
         }
@@ -121,12 +130,19 @@ impl Picker for Central {
             }
             if all > 0 {
                 self.errors[at] = f64::from(measured.failures) / f64::from(all);
+                self.quiet_s[at] = 0.0;
+            } else {
+                self.quiet_s[at] += self.every_s;
+            }
+            if self.quiet_s[at] >= FORGOTTEN_S {
+                (self.mean_s[at], self.errors[at]) = (0.0, 0.0);
             }
             *measured = Measured::default();
         }
         // Unmeasured ones are as good as the best: else they would never be measured.
         let best = self.mean_s.iter().copied().filter(|mean| *mean > 0.0).fold(f64::INFINITY, f64::min);
-        let mean = |at: usize| if self.mean_s[at] > 0.0 { self.mean_s[at] } else { best.min(1.0) };
+        let best = if best.is_finite() { best } else { 1.0 };
+        let mean = |at: usize| if self.mean_s[at] > 0.0 { self.mean_s[at] } else { best };
         for at in 0..self.weights.len() {
             let errors = if self.argmin && self.errors[at] >= FAILED_SHARE { 0.999 } else { self.errors[at] };
             self.weights[at] = (1.0 - errors) / mean(at).max(1e-3);

@@ -74,6 +74,7 @@ pub(crate) enum Ended {
 /// What is asked.
 pub(crate) struct Ask<'a, 'w> {
     pub(crate) agent: usize,
+    /// With the estimate of its input for tokens.
     pub(crate) request: &'a Arrival,
     number: usize,
     /// Deployments that can serve the request and were not tried, in the order of the
@@ -149,6 +150,8 @@ pub(crate) fn client(baseline: Baseline, scenario: &Scenario, seed: u64) -> Gate
 impl Gateway {
     fn try_next(&mut self, world: &mut World<'_>, request: usize) {
         let arrival = world.arrivals[request];
+        // As in an agent: before the answer nobody knows more than the bytes tell.
+        let arrival = Arrival { input_tokens: arrival.input_estimate, ..arrival };
         let active = &self.active[request];
         if active.tried.len() as u32 >= self.attempts {
             return world.failed(request, false);

@@ -7,6 +7,8 @@ use crate::run::report::{RunReport, Span};
 /// Seconds over which a share is looked at to tell when traffic left or came back:
 /// long enough that a chance gap between requests is no departure.
 const SHARE_WINDOW_S: usize = 3;
+/// Seconds of one stretch in which a share of the sick is taken.
+const SICK_WINDOW_S: usize = 10;
 /// Seconds of one window when swings are looked for.
 const SWING_WINDOW_S: usize = 5;
 /// Traffic has left when the share is below this part of what it was.
@@ -60,11 +62,14 @@ pub enum Metric {
     WindowTtftP99,
     /// Attempts in the window that brought nothing, per request.
     WindowWasted,
-    /// Share of attempts that went to the deployments hit by the incident, from 3 s
-    /// after the window's beginning to its end.
+    /// Largest share of attempts that went to the deployments hit by the incident, of
+    /// all stretches of 10 s that begin 3 s, 13 s, 23 s ... after the window's beginning.
     SickShareAfter3s,
-    /// The same from 30 s after the window's beginning.
+    /// The same from 30 s, 40 s, 50 s ... after the window's beginning.
     SickShareAfter30s,
+    /// Longest time after a change of price at which a decision went by the old one,
+    /// seconds.
+    OldPriceS,
     /// Largest change of a deployment's share between two windows of 5 s.
     Swing,
     /// Seconds until traffic left the deployment hit by the incident.
@@ -104,8 +109,9 @@ impl Metric {
             Self::WindowTtftP95 => "window TTFT p95",
             Self::WindowTtftP99 => "window TTFT p99",
             Self::WindowWasted => "window waste",
-            Self::SickShareAfter3s => "share on the sick after 3 s",
-            Self::SickShareAfter30s => "share on the sick after 30 s",
+            Self::SickShareAfter3s => "largest share on the sick after 3 s",
+            Self::SickShareAfter30s => "largest share on the sick after 30 s",
+            Self::OldPriceS => "old price used s",
             Self::Swing => "largest swing of a share",
             Self::DetectS => "detect s",
             Self::RecoverS => "recover s",
@@ -143,6 +149,7 @@ impl Metric {
             Self::WindowWasted => window(|span| span.wasted),
             Self::SickShareAfter3s => sick_share_after(run, 3),
             Self::SickShareAfter30s => sick_share_after(run, 30),
+            Self::OldPriceS => run.old_price_s,
             Self::Swing => whole(run.largest_swing(SWING_WINDOW_S)),
             Self::DetectS => detect_s(run),
             Self::RecoverS => recover_s(run),
@@ -168,7 +175,10 @@ fn sick_share(run: &RunReport, from_s: usize, to_s: usize) -> Option<f64> {
 
 fn sick_share_after(run: &RunReport, seconds: usize) -> Option<f64> {
     let [start, end] = window_of(run)?;
-    sick_share(run, start + seconds, end)
+    // A mean over the rest of the window would forgive what comes right after.
+    let begin = start + seconds;
+    let stretches = (begin..end).step_by(SICK_WINDOW_S).take_while(|at| at + SICK_WINDOW_S <= end);
+    stretches.filter_map(|at| sick_share(run, at, at + SICK_WINDOW_S)).max_by(f64::total_cmp)
 }
 
 fn share_before(run: &RunReport) -> Option<f64> {
@@ -218,7 +228,23 @@ mod tests {
         assert_eq!(Metric::DetectS.of(&run), Some(4.0));
         // From 24 s on two of three seconds are as before.
         assert_eq!(Metric::RecoverS.of(&run), Some(4.0));
-        assert_eq!(Metric::SickShareAfter3s.of(&run), Some(5.0 / 40.0));
+    }
+
+    #[test]
+    fn the_share_on_the_sick_is_that_of_the_worst_ten_seconds_after_the_moment() {
+        let mut sick = vec![0; 80];
+        sick[10..13].fill(5);
+        let share = |sick: &[u32]| {
+            let window = Some(Span { start_s: 10.0, end_s: 70.0, ..Span::default() });
+            let run = RunReport { window, ..run(sick, &[5; 80]) };
+            [Metric::SickShareAfter3s, Metric::SickShareAfter30s].map(|metric| metric.of(&run))
+        };
+        assert_eq!(share(&sick), [Some(0.0), Some(0.0)]);
+        // Two seconds of everything there are much of ten, and little of the rest.
+        sick[13..15].fill(5);
+        assert_eq!(share(&sick), [Some(10.0 / 60.0), Some(0.0)]);
+        sick[52] = 50;
+        assert_eq!(share(&sick), [Some(0.5), Some(0.5)]);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Drives the decision core as agents do: one registry per agent, the same state
-//! machine of a request, the same words on what an attempt's end means.
+//! machine of a request, the same words on what an attempt's end means, the same guess
+//! at a prompt's tokens.
+//!
+//! Not driven are the fleet's breakers with their leases, probes and health checks, rate
+//! headers, and unary requests: all agents have their own breakers only.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,6 +15,7 @@ use trunkline_routing::{
     },
     decide::Route,
     eligibility::Profile,
+    money::Price,
     registry::{Binding, Observation, Registry, Ticket},
     request::{AttemptId, Context, Directive, Failure, Loser, Request, Start},
     table::{DeploymentIndex, Strategy},
@@ -38,6 +43,8 @@ pub(super) struct Core<'a> {
     fleet: Fleet,
     /// Every routing table of the run; the last one is in force.
     tables: Vec<Table>,
+    /// The prices that agents know are those of this moment.
+    priced: Timestamp,
     active: BTreeMap<usize, Active>,
 }
 
@@ -95,6 +102,7 @@ impl<'a> Core<'a> {
             fleet: Fleet::new(agents as usize),
             agents: (0..agents).map(agent).collect(),
             tables: Vec::new(),
+            priced: Timestamp::ZERO,
             active: BTreeMap::new(),
         }
     }
@@ -108,11 +116,39 @@ impl<'a> Core<'a> {
             self.strategy,
             self.ablation,
             world.now,
+            self.priced,
         );
         for agent in &mut self.agents {
             agent.bindings.push(agent.registry.bind(&table.routing, world.now));
         }
         self.tables.push(table);
+    }
+
+    /// Prices came to all agents, as they were at that moment.
+    fn adopt_prices(&mut self, world: &World<'_>, priced: Timestamp) {
+        let before = std::mem::replace(&mut self.priced, priced);
+        if world.providers.iter().any(|provider| provider.price(before) != provider.price(priced)) {
+            self.adopt_table(world);
+        }
+    }
+
+    /// Notes it if a first pick is made by a price that is no more.
+    fn note_old_prices(&self, world: &mut World<'_>, request: usize) {
+        if world.old_price_s.is_none() || world.records[request].started > 0 {
+            return;
+        }
+        let Some(active) = self.active.get(&request) else { return };
+        let table = &self.tables[active.table];
+        let old = table.places.iter().zip(&table.routing.deployments).filter_map(|(place, deployment)| {
+            let provider = &world.providers[*place];
+            let known = deployment.prices.at(unix_ms(world.arrivals[request].at));
+            let right = Price::flat(provider.price(world.now).rates());
+            (known != Some(&right)).then(|| provider.priced_since(world.now))
+        });
+        let old: Vec<Timestamp> = old.collect();
+        for since in old {
+            world.picked_by_old_price(since);
+        }
     }
 
     /// Lets `act` work on a request with its context. None: it is over.
@@ -139,6 +175,7 @@ impl<'a> Core<'a> {
             let Some(Some(directive)) = asked else { return };
             match directive {
                 Directive::Start { id, deployment, why, .. } => {
+                    self.note_old_prices(world, request);
                     let Some(active) = self.active.get_mut(&request) else { return };
                     let agent = &self.agents[world.arrivals[request].agent];
                     let beside = agent.registry.in_flight(&agent.bindings[active.table], deployment);
@@ -200,7 +237,11 @@ impl<'a> Core<'a> {
         let sample = Sample {
             route: route_id(&route.name),
             started: call.started,
-            input_tokens: arrival.input_tokens.into(),
+            // Usage comes with a whole answer only.
+            input_tokens: match kind {
+                SampleKind::Ok => arrival.input_tokens.into(),
+                _ => arrival.input_estimate.into(),
+            },
             cached_input_tokens: 0,
             max_output_tokens: arrival.max_output_tokens,
             output_tokens: won.map_or(0, |(_, tokens)| tokens.into()),
@@ -313,7 +354,7 @@ fn context<'a>(
 
 fn profile(arrival: &Arrival, now: Timestamp) -> Profile {
     Profile {
-        input_tokens: arrival.input_tokens,
+        input_tokens: arrival.input_estimate,
         max_output_tokens: arrival.max_output_tokens,
         stream: true,
         min_quality: arrival.min_quality,
@@ -370,9 +411,10 @@ impl Client for Core<'_> {
             }
             Due::Publish => self.fleet.publish(world),
             Due::Adopt => {
-                if let Some(models) = self.fleet.arrived() {
+                if let Some(published) = self.fleet.arrived() {
+                    self.adopt_prices(world, published.priced);
                     for agent in &mut self.agents {
-                        agent.registry.adopt(&models, world.now);
+                        agent.registry.adopt(&published.models, world.now);
                     }
                 }
             }

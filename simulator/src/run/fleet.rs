@@ -4,7 +4,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use rand::RngExt;
-use trunkline_routing::train::{FleetModels, Sample, Trainer};
+use trunkline_routing::{
+    time::Timestamp,
+    train::{FleetModels, Sample, Trainer},
+};
 
 use super::world::World;
 use crate::seeds::{Purpose, rng};
@@ -19,7 +22,15 @@ pub(super) struct Fleet {
     /// By agent: the deployment's place, and what came of an attempt there.
     unreported: Vec<Vec<(usize, Sample)>>,
     /// Published, and not yet at the agents. As long as the delay lasts.
-    on_the_way: VecDeque<FleetModels>,
+    on_the_way: VecDeque<Published>,
+}
+
+/// What agents are told at once.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) models: FleetModels,
+    /// The prices are those of this moment.
+    pub(super) priced: Timestamp,
 }
 
 /// What a timer of a run is for.
@@ -81,14 +92,18 @@ impl Fleet {
     }
 
     pub(super) fn publish(&mut self, world: &mut World<'_>) {
-        self.on_the_way.push_back(self.trainer.publish(world.now));
+        // A price that changes at the very moment of a publication comes with the next:
+        // the worst that can happen to it.
+        let priced = Timestamp::from_nanos(world.now.as_nanos().saturating_sub(1));
+        let models = self.trainer.publish(world.now);
+        self.on_the_way.push_back(Published { models, priced });
         let delay = Duration::from_secs_f64(world.scenario.publish_delay_s);
         world.timer_at(self.unreported.len() + 1, world.now + delay);
         world.timer_at(self.unreported.len(), world.now + publish_every(world));
     }
 
     /// The publication that is at the agents now.
-    pub(super) fn arrived(&mut self) -> Option<FleetModels> {
+    pub(super) fn arrived(&mut self) -> Option<Published> {
         self.on_the_way.pop_front()
     }
 }

@@ -71,6 +71,7 @@ fn execute(
         window,
         seconds: record::seconds(&world.records),
         deployments: world.series,
+        old_price_s: world.old_price_s,
         budget: None,
         simulated_s: world.now.as_nanos() as f64 / 1e9,
         events: world.events,

@@ -113,6 +113,16 @@ impl Provider {
         prices.next().unwrap_or(self.spec.price)
     }
 
+    /// When its price last changed.
+    pub(crate) fn priced_since(&self, now: Timestamp) -> Timestamp {
+        let priced = self.incidents.iter().filter(|incident| matches!(incident.effect, Effect::Price(_)));
+        let moments = priced.flat_map(|incident| {
+            [Some(incident.start_s), incident.duration_s.map(|duration| incident.start_s + duration)]
+        });
+        let moments = moments.flatten().map(|moment| Timestamp::ZERO + math::seconds(moment));
+        moments.filter(|moment| *moment <= now).max().unwrap_or(Timestamp::ZERO)
+    }
+
     /// What so many tokens cost.
     pub(crate) fn cost(&self, now: Timestamp, input: u64, output: u64) -> NanoUsd {
         self.price(now).rates().cost(Tokens { input, cached_input: 0, output })

@@ -35,6 +35,8 @@ pub(crate) struct Record {
     by_deployment: Vec<(usize, u64)>,
     pub(crate) below_floor: bool,
     pub(crate) verdict: Option<Verdict>,
+    /// Expected time of the best first pick as the request came in, in seconds.
+    pub(crate) best_s: f64,
     /// Nano-dollars.
     pub(crate) cost: u64,
     end: Option<End>,
@@ -53,27 +55,56 @@ enum End {
     Failed { broke: bool },
 }
 
-/// Judges a first pick. `above`: whether a deployment meets the request's floor.
-pub(crate) fn judge(truths: &[Truth], pick: usize, above: impl Fn(usize) -> bool, slo: SloSpec) -> Verdict {
-    let best_but = |left_out: usize| {
-        let others =
-            truths.iter().enumerate().filter(|(at, truth)| *at != left_out && truth.fits && above(*at));
-        // The best other one is itself taken at its word: one failure is enough.
-        others.filter(|(_, truth)| truth.fails < 0.5).map(|(_, truth)| truth.total_s).fold(FAILED_S, f64::min)
-    };
-    let expected = |at: usize| truths[at].expected_s(best_but(at));
-    let fitting = |at: &usize| truths[*at].fits && above(*at);
-    let best = (0..truths.len()).filter(fitting).map(expected).fold(f64::INFINITY, f64::min);
-    let meets = |truth: &Truth| {
-        truth.ttft_s <= slo.ttft_s && truth.total_s <= slo.total_s && truth.fails < UNFIT_FAILURES
-    };
-    let feasible = (0..truths.len()).filter(fitting).filter(|at| meets(&truths[*at]));
-    let cheapest = feasible.map(|at| truths[at].cost.0).min();
-    Verdict {
-        regret: (expected(pick) / best - 1.0).max(0.0),
-        overpaid: cheapest
-            .is_some_and(|cheapest| truths[pick].cost.0 as f64 > OVERPAID_FROM * cheapest as f64),
+/// What there is for a request at one moment.
+pub(crate) struct Field {
+    pub(crate) truths: Vec<Truth>,
+    /// Which meet the request's floor.
+    pub(crate) above: Vec<bool>,
+}
+
+impl Field {
+    fn fitting(&self) -> impl Iterator<Item = usize> {
+        (0..self.truths.len()).filter(|at| self.truths[*at].fits && self.above[*at])
     }
+
+    /// The mean time to a whole answer of a request that is sent there first.
+    fn expected_s(&self, first: usize) -> f64 {
+        // The best other one is itself taken at its word: one failure is enough.
+        let others = self.fitting().filter(|at| *at != first && self.truths[*at].fails < 0.5);
+        self.truths[first].expected_s(others.map(|at| self.truths[at].total_s).fold(FAILED_S, f64::min))
+    }
+
+    /// The same of the best first pick. Infinite: there is none.
+    pub(crate) fn best_s(&self) -> f64 {
+        self.fitting().map(|at| self.expected_s(at)).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Judges a first pick that was made `waited_s` after the request came in, when the
+    /// best one was to take `best_s`. Waiting is the policy's own doing: it counts.
+    pub(crate) fn judge(&self, pick: usize, best_s: f64, waited_s: f64, slo: SloSpec) -> Verdict {
+        let meets = |at: &usize| {
+            let truth = &self.truths[*at];
+            truth.ttft_s <= slo.ttft_s && truth.total_s <= slo.total_s && truth.fails < UNFIT_FAILURES
+        };
+        let cost = |at: usize| self.truths[at].cost.0;
+        let cheapest = self.fitting().filter(meets).map(cost).min();
+        Verdict {
+            regret: regret(waited_s + self.expected_s(pick), best_s),
+            overpaid: cheapest.is_some_and(|cheapest| cost(pick) as f64 > OVERPAID_FROM * cheapest as f64),
+        }
+    }
+}
+
+impl Verdict {
+    /// Of a request that was given up before its first attempt: a failure, which counts
+    /// as long as it does everywhere else.
+    pub(crate) fn never_started(best_s: f64) -> Self {
+        Self { regret: regret(FAILED_S, best_s), overpaid: false }
+    }
+}
+
+fn regret(expected_s: f64, best_s: f64) -> f64 {
+    (expected_s / best_s - 1.0).max(0.0)
 }
 
 impl Record {
@@ -90,6 +121,7 @@ impl Record {
             by_deployment: Vec::new(),
             below_floor: false,
             verdict: None,
+            best_s: f64::INFINITY,
             cost: 0,
             end: None,
         }

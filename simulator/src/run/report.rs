@@ -28,6 +28,9 @@ pub struct RunReport {
     pub deployments: Vec<DeploymentSeries>,
     /// Arrivals and successes by second of arrival, from the run's beginning.
     pub seconds: Vec<Second>,
+    /// Longest time after a change of price at which a first pick still went by the old
+    /// one, in seconds. None: no price changes in the scenario.
+    pub old_price_s: Option<f64>,
     /// What the budget did, if the scenario has one.
     pub budget: Option<BudgetFigures>,
     /// Virtual seconds that were simulated.
@@ -49,9 +52,10 @@ pub struct Span {
     pub success: f64,
     /// Share that got a whole answer within the scenario's SLO, 0 to 1.
     pub slo: f64,
-    /// Mean over requests of: true expected latency of the first pick, divided by that
-    /// of the best available deployment, minus 1. Requests that never got a first pick
-    /// are not in it.
+    /// Mean over requests of: the time that the request waited for its first attempt and
+    /// the true expected latency of that pick, divided by the latency of the best
+    /// deployment available as the request came in, minus 1. A request that was given up
+    /// before any attempt counts with [`FAILED_S`].
     pub regret: f64,
     /// Time to first token.
     pub ttft_s: Percentiles,

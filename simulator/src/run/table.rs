@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trunkline_routing::{
     money::Price,
-    price::{Entry, Schedule},
+    price::Schedule,
     table::{
         BreakerPolicy, Capabilities, Deployment, DeploymentIndex, Dialect, HealthCheck, Limits,
         ProviderIndex, RoutingTable, Slo, Strategy, Target, Tier, Timeouts, VirtualModel,
@@ -15,7 +15,7 @@ use trunkline_routing::{
 use super::{policy::Ablation, provider::Provider};
 use crate::{
     math,
-    scenario::{Effect, Incident, Scenario},
+    scenario::{Effect, Scenario},
     traffic::Traffic,
 };
 
@@ -50,8 +50,14 @@ pub(super) fn changes(scenario: &Scenario) -> Vec<Timestamp> {
     moments.into_iter().map(|moment| Timestamp::ZERO + math::seconds(moment)).collect()
 }
 
+/// Whether a price changes in the scenario.
+pub(super) fn changes_prices(scenario: &Scenario) -> bool {
+    scenario.incidents.iter().any(|incident| matches!(incident.effect, Effect::Price(_)))
+}
+
 impl Table {
-    /// The table of what is configured now.
+    /// The table of what is configured now, with the prices that were published as of
+    /// `priced`.
     pub(crate) fn new(
         scenario: &Scenario,
         traffic: &Traffic,
@@ -59,6 +65,7 @@ impl Table {
         strategy: Strategy,
         ablation: Ablation,
         now: Timestamp,
+        priced: Timestamp,
     ) -> Self {
         let mut places: Vec<usize> =
             (0..providers.len()).filter(|place| providers[*place].is_present(now)).collect();
@@ -100,7 +107,7 @@ impl Table {
             deployments: places
                 .iter()
                 .enumerate()
-                .map(|(at, place)| deployment(at, &providers[*place], scenario, place + 1))
+                .map(|(at, place)| deployment(at, &providers[*place], priced))
                 .collect(),
             virtual_models: names.iter().map(model).collect(),
             ..RoutingTable::default()
@@ -131,7 +138,7 @@ fn provider(provider: &Provider) -> trunkline_routing::table::Provider {
     }
 }
 
-fn deployment(at: usize, provider: &Provider, scenario: &Scenario, place: usize) -> Deployment {
+fn deployment(at: usize, provider: &Provider, priced: Timestamp) -> Deployment {
     let spec = &provider.spec;
     Deployment {
         name: format!("{}/model", spec.model.name).into(),
@@ -141,23 +148,8 @@ fn deployment(at: usize, provider: &Provider, scenario: &Scenario, place: usize)
         context_window: spec.context_window,
         max_output_tokens: spec.max_output_tokens,
         quality: Some(spec.quality),
-        prices: prices(provider, scenario, place),
+        prices: Schedule::fixed(Price::flat(provider.price(priced).rates())),
         breaker: BreakerPolicy::default(),
         limits: Limits::default(),
     }
-}
-
-/// All prices of the run: a price table names changes before they come.
-fn prices(provider: &Provider, scenario: &Scenario, place: usize) -> Schedule {
-    let own =
-        |incident: &&Incident| incident.provider == place && matches!(incident.effect, Effect::Price(_));
-    let changes = scenario.incidents.iter().filter(own).flat_map(|incident| {
-        [Some(incident.start_s), incident.duration_s.map(|duration| incident.start_s + duration)]
-    });
-    let moments = changes.flatten().chain([0.0]).map(|moment| Timestamp::ZERO + math::seconds(moment));
-    let entry = |at: Timestamp| Entry {
-        valid_from_unix_ms: unix_ms(at),
-        price: Price::flat(provider.price(at).rates()),
-    };
-    Schedule::new(moments.map(entry).collect())
 }

@@ -8,7 +8,7 @@ fn scenario(more: &str) -> Scenario {
 }
 
 fn figures(more: &str, policy: &str) -> RunReport {
-    run(&scenario(more), &Traffic::named("azure-conv").unwrap(), policy.parse().unwrap(), 1)
+    run(&scenario(more), &Traffic::named("azure-conv").unwrap().unwrap(), policy.parse().unwrap(), 1)
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn the_same_seed_gives_the_same_report_for_every_policy() {
   - {provider: 2, effect: {errors: {silent: 0.02, http_500: 0.05, mid_stream_break: 0.02}}}
   - {provider: 3, effect: {limits: {requests_per_minute: 20}}}",
     );
-    let traffic = Traffic::named("mixed-a").unwrap();
+    let traffic = Traffic::named("mixed-a").unwrap().unwrap();
     for policy in Policy::all() {
         let once = run(&scenario, &traffic, policy, 7);
         assert_eq!(once, run(&scenario, &traffic, policy, 7), "{policy}");
@@ -64,7 +64,7 @@ fn load_follows_its_closed_form() {
   tpot: {median_s: 0, sigma: 0}, congestion: {law: linear, capacity: 1, strength: 1, max_multiplier: 1000}}}]}",
     )
     .unwrap();
-    let traffic = Traffic::named("synthetic").unwrap();
+    let traffic = Traffic::named("synthetic").unwrap().unwrap();
     let report = run(
         &scenario,
         &traffic,
@@ -115,6 +115,70 @@ fn a_provider_that_joins_late_gets_nothing_before() {
         assert_eq!(report.share(1, 0, 100), Some(0.0), "{policy}");
         assert!(report.share(1, 101, 200).unwrap() > 0.4, "{policy}");
     }
+}
+
+#[test]
+fn a_price_is_in_force_with_the_next_publication_and_not_before() {
+    let old_price_s = |more: &str, policy: &str| {
+        let fleet = "fleet: [{price: {input: 1, output: 1}, model: {name: a}}, {price: {input: 2, output: 2}, model: {name: b}}]";
+        let change = "{provider: 1, start_s: 100, effect: {price: {input: 9, output: 9}}}";
+        let more = format!("{fleet}\ntraffic: {{rate_per_s: 4}}\nincidents: [{change}]\n{more}");
+        let report = figures(&more, policy);
+        (report.old_price_s.unwrap(), report.share(0, 120, 200).unwrap())
+    };
+    let (usual, share) = old_price_s("", "cost");
+    assert!((1.2..=2.2).contains(&usual), "{usual}");
+    assert!(share < 0.5, "{share}");
+    let (late, _) = old_price_s("publish_delay_s: 30", "cost");
+    assert!((31.0..=32.2).contains(&late), "{late}");
+    // Baselines are given the price list of the moment.
+    assert!(old_price_s("", "cheapest-expected").0.abs() < f64::EPSILON);
+    assert_eq!(figures("fleet: five", "cost").old_price_s, None);
+}
+
+/// Sends everything to the first provider, so many seconds late; or never.
+struct Late(Option<f64>);
+
+impl Client for Late {
+    fn begin(&mut self, _world: &mut World<'_>) {}
+
+    fn arrived(&mut self, world: &mut World<'_>, request: usize) {
+        match self.0 {
+            Some(seconds) => world.wake_at(request, world.now + crate::math::seconds(seconds)),
+            None => world.failed(request, false),
+        }
+    }
+
+    fn woken(&mut self, world: &mut World<'_>, request: usize) {
+        world.start(request, 0, Why::Usual);
+    }
+
+    fn heard(&mut self, world: &mut World<'_>, attempt: Attempt, heard: Heard) {
+        if let Heard::Done { output_tokens } = heard {
+            world.answered(attempt, world.now, output_tokens);
+        }
+    }
+
+    fn timer(&mut self, _world: &mut World<'_>, _number: usize) {}
+
+    fn fleet_changed(&mut self, _world: &mut World<'_>) {}
+}
+
+#[test]
+fn waiting_for_a_first_attempt_is_regretted_and_so_is_never_starting() {
+    // Every answer takes one second.
+    let scenario = scenario(
+        "traffic: {rate_per_s: 0.2}
+fleet: [{answer_sigma: 0, max_output_tokens: 1, model: {name: a, ttft: {base_s: 1, per_1k_input_s: 0, sigma: 0}, congestion: {strength: 0}}}]",
+    );
+    let traffic = Traffic::named("azure-conv").unwrap().unwrap();
+    let policy = Policy::Baseline(Baseline::RoundRobin);
+    let regret = |late: Option<f64>| {
+        execute(&scenario, &traffic, policy, 1, |world, _| world.run(&mut Late(late))).whole.regret
+    };
+    assert!(regret(Some(0.0)).abs() < 1e-6);
+    assert!((regret(Some(4.0)) - 4.0).abs() < 1e-6, "{}", regret(Some(4.0)));
+    assert!((regret(None) - 59.0).abs() < 1e-6, "{}", regret(None));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use trunkline_routing::{money::NanoUsd, time::Timestamp};
 
 use super::{
     provider::{Course, Provider, Truth},
-    record::Record,
+    record::{Field, Record, Verdict},
     report::DeploymentSeries,
 };
 use crate::{
@@ -98,6 +98,9 @@ pub(crate) struct World<'a> {
     pub(crate) records: Vec<Record>,
     pub(crate) series: Vec<DeploymentSeries>,
     pub(crate) events: u64,
+    /// Longest time after a change of price at which a first pick still went by the old
+    /// one, in seconds. None: no price changes.
+    pub(crate) old_price_s: Option<f64>,
     seed: u64,
     queue: BinaryHeap<Reverse<(Timestamp, u64, Event)>>,
     sequence: u64,
@@ -122,6 +125,7 @@ impl<'a> World<'a> {
             providers,
             now: Timestamp::ZERO,
             events: 0,
+            old_price_s: super::table::changes_prices(scenario).then_some(0.0),
             seed,
             queue: BinaryHeap::new(),
             sequence: 0,
@@ -150,6 +154,7 @@ impl<'a> World<'a> {
                     if let Some(next) = self.arrivals.get(request + 1) {
                         self.push(next.at, Event::Arrives(request + 1));
                     }
+                    self.look(request);
                     client.arrived(self, request);
                 }
                 Event::Step(attempt) => {
@@ -294,6 +299,10 @@ impl<'a> World<'a> {
 
     /// The request got no whole answer.
     pub(crate) fn failed(&mut self, request: usize, broke: bool) {
+        if self.records[request].started == 0 {
+            let never = Verdict::never_started(self.records[request].best_s);
+            self.records[request].verdict = Some(never);
+        }
         self.records[request].failed(self.now, broke);
         self.open -= 1;
     }
@@ -308,13 +317,32 @@ impl<'a> World<'a> {
         self.providers.iter().map(|provider| provider.truth(self.now, arrival)).collect()
     }
 
+    /// Notes what the best first pick would be as the request comes in: who waits for a
+    /// calmer moment is held against this one.
+    fn look(&mut self, request: usize) {
+        let best_s = self.field(request).best_s();
+        self.records[request].best_s = best_s;
+    }
+
     /// Notes how good the first pick is.
     fn judge(&mut self, request: usize, deployment: usize) {
-        let truths = self.truths(request);
-        let quality = |place: usize| self.providers[place].spec.quality;
-        let floor = self.arrivals[request].min_quality.unwrap_or(0.0);
-        let verdict = super::record::judge(&truths, deployment, |at| quality(at) >= floor, self.scenario.slo);
+        let waited_s = self.now.since(self.arrivals[request].at).as_secs_f64();
+        let best_s = self.records[request].best_s;
+        let verdict = self.field(request).judge(deployment, best_s, waited_s, self.scenario.slo);
         self.records[request].verdict = Some(verdict);
+    }
+
+    /// What is there for a request now.
+    fn field(&self, request: usize) -> Field {
+        let floor = self.arrivals[request].min_quality.unwrap_or(0.0);
+        let above = self.providers.iter().map(|provider| provider.spec.quality >= floor);
+        Field { truths: self.truths(request), above: above.collect() }
+    }
+
+    /// A first pick went by the price that a deployment had `since` it changed.
+    pub(crate) fn picked_by_old_price(&mut self, changed: Timestamp) {
+        let late_s = self.now.since(changed).as_secs_f64();
+        self.old_price_s = self.old_price_s.map(|longest| longest.max(late_s));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{ProviderSpec, Scenario};
+use super::{InvalidScenario, ProviderSpec, Scenario};
 
 /// The acceptance scenarios: id and YAML.
 pub const SCENARIOS: [(&str, &str); 20] = [
@@ -34,23 +34,42 @@ pub const FLEETS: [(&str, &str); 2] = [
     ("priced", include_str!("../../scenarios/fleets/priced.yaml")),
 ];
 
-static FLEETS_READ: LazyLock<Vec<(&str, Vec<ProviderSpec>)>> = LazyLock::new(|| {
-    // They are part of the program, and a test reads them all.
-    let read = |text| serde_saphyr::from_str(text).unwrap_or_default();
+/// What came of reading a fleet.
+type FleetRead = Result<Vec<ProviderSpec>, InvalidScenario>;
+
+static FLEETS_READ: LazyLock<Vec<(&str, FleetRead)>> = LazyLock::new(|| {
+    let read =
+        |text| serde_saphyr::from_str(text).map_err(|error| InvalidScenario::Syntax(error.to_string()));
     FLEETS.into_iter().map(|(name, text)| (name, read(text))).collect()
 });
 
-static ACCEPTANCE: LazyLock<Vec<Scenario>> =
-    LazyLock::new(|| SCENARIOS.into_iter().filter_map(|(_, text)| Scenario::from_yaml(text).ok()).collect());
+static ACCEPTANCE: LazyLock<Result<Vec<Scenario>, BrokenBuiltin>> = LazyLock::new(|| {
+    let read = |(id, text)| Scenario::from_yaml(text).map_err(|error| BrokenBuiltin { id, error });
+    SCENARIOS.into_iter().map(read).collect()
+});
 
-/// The acceptance scenarios, in the order of the table.
-pub fn acceptance() -> &'static [Scenario] {
-    &ACCEPTANCE
+/// A scenario that comes with the simulator can't be read: its file was changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("built-in scenario {id}: {error}")]
+pub struct BrokenBuiltin {
+    /// Its id.
+    pub id: &'static str,
+    /// What is wrong.
+    pub error: InvalidScenario,
 }
 
-/// The built-in fleet of that name.
-pub(super) fn fleet(name: &str) -> Option<&'static [ProviderSpec]> {
-    FLEETS_READ.iter().find(|(known, _)| *known == name).map(|(_, fleet)| fleet.as_slice())
+/// The acceptance scenarios, in the order of the table.
+///
+/// # Errors
+/// One of them can't be read: none is left out silently.
+pub fn acceptance() -> Result<&'static [Scenario], BrokenBuiltin> {
+    ACCEPTANCE.as_deref().map_err(Clone::clone)
+}
+
+/// The built-in fleet of that name. None: there is none.
+pub(super) fn fleet(name: &str) -> Option<Result<&'static [ProviderSpec], InvalidScenario>> {
+    let (_, read) = FLEETS_READ.iter().find(|(known, _)| *known == name)?;
+    Some(read.as_deref().map_err(Clone::clone))
 }
 
 #[cfg(test)]
@@ -63,7 +82,7 @@ mod tests {
             let scenario = Scenario::from_yaml(text).unwrap_or_else(|error| panic!("{id}: {error}"));
             assert_eq!(scenario.id, id);
         }
-        assert_eq!(acceptance().len(), SCENARIOS.len());
+        assert_eq!(acceptance().unwrap().len(), SCENARIOS.len());
         for (name, text) in FLEETS {
             let fleet: Vec<ProviderSpec> = serde_saphyr::from_str(text).unwrap();
             assert!(!fleet.is_empty(), "{name}");

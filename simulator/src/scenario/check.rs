@@ -106,11 +106,10 @@ impl Scenario {
     }
 
     fn check_fleet(&self) -> Result<(), InvalidScenario> {
-        if let Fleet::Named(name) = &self.fleet
-            && builtin::fleet(name).is_none()
-        {
-            let known = super::FLEETS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-            return Err(InvalidScenario::UnknownFleet { name: name.clone(), known });
+        if let Fleet::Named(name) = &self.fleet {
+            let known = || super::FLEETS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let unknown = || InvalidScenario::UnknownFleet { name: name.clone(), known: known() };
+            builtin::fleet(name).ok_or_else(unknown)??;
         }
         let providers = self.providers();
         range("fleet (providers)", providers.len() as f64, 1.0, PROVIDERS_MAX as f64)?;

@@ -18,6 +18,14 @@ const SYNTHETIC_INPUT_MAX: f64 = 200_000.0;
 /// Longest made-up answer.
 const SYNTHETIC_OUTPUT_MAX: f64 = 8_192.0;
 
+/// An agent takes one token for so many bytes of a request's body.
+const BYTES_PER_TOKEN: f64 = 4.0;
+/// What a token has in truth: half of all texts are within 18 % of the median (code and
+/// numbers have fewer bytes per token, plain English has more), and the JSON around the
+/// text is counted too.
+const BYTES_MEDIAN: f64 = 4.0;
+const BYTES_SIGMA: f64 = 0.25;
+
 /// One request that will come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arrival {
@@ -27,8 +35,10 @@ pub struct Arrival {
     pub part: usize,
     /// At which agent.
     pub agent: usize,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, as its provider counts them.
     pub input_tokens: u32,
+    /// Tokens of the prompt as told from its bytes: all that is known before an answer.
+    pub input_estimate: u32,
     /// Tokens of the answer, before a provider's verbosity. Nobody knows them before.
     pub output_tokens: u32,
     /// Tokens of the prompt that the provider of an earlier request may hold.
@@ -55,7 +65,10 @@ pub fn arrivals(scenario: &Scenario, traffic: &Traffic, seed: u64) -> Vec<Arriva
     // Drawn after the sort and one by one: an agent or a floor does not depend on the
     // part.
     let mut chance = rng(seed, Purpose::Callers, 0);
+    let mut texts = rng(seed, Purpose::Texts, 0);
     for arrival in &mut arrivals {
+        let bytes = f64::from(arrival.input_tokens) * math::lognormal(BYTES_MEDIAN, BYTES_SIGMA, &mut texts);
+        arrival.input_estimate = (bytes / BYTES_PER_TOKEN).clamp(1.0, u32::MAX.into()) as u32;
         arrival.agent = chance.random_range(0..scenario.agents as usize);
         let mut point = chance.random::<f64>();
         arrival.min_quality = scenario.floors.iter().find_map(|floor| {
@@ -74,6 +87,7 @@ impl Scenario {
             part,
             agent: 0,
             input_tokens: row.input_tokens,
+            input_estimate: row.input_tokens,
             output_tokens: row.output_tokens.max(1),
             reusable_prefix_tokens: row.reusable_prefix_tokens.min(row.input_tokens),
             max_output_tokens: declared.map(|least| row.output_tokens.next_power_of_two().max(least)),

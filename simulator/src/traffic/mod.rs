@@ -70,7 +70,10 @@ pub struct Row {
 
 impl Traffic {
     /// A built-in one; see [`NAMES`].
-    pub fn named(name: &str) -> Option<Self> {
+    ///
+    /// # Errors
+    /// It is there but can't be read: its file was changed.
+    pub fn named(name: &str) -> Result<Option<Self>, TrafficError> {
         sources::named(name)
     }
 

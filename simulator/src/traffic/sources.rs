@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::{Part, Row, Source, Traffic, read};
+use super::{Part, Row, Source, Traffic, TrafficError, read};
 
 /// Every built-in traffic, with what it is.
 pub const NAMES: [(&str, &str); 6] = [
@@ -14,15 +14,17 @@ pub const NAMES: [(&str, &str); 6] = [
     ("synthetic", "independent requests of lognormal sizes"),
 ];
 
-static CONV: LazyLock<Vec<Row>> = LazyLock::new(|| trace(include_str!("../../data/azure2023_conv.csv"), 0.0));
-static CODE: LazyLock<Vec<Row>> = LazyLock::new(|| trace(include_str!("../../data/azure2023_code.csv"), 0.0));
+/// What came of reading a trace.
+type Trace = Result<Vec<Row>, TrafficError>;
+
+static CONV: LazyLock<Trace> = LazyLock::new(|| trace(include_str!("../../data/azure2023_conv.csv"), 0.0));
+static CODE: LazyLock<Trace> = LazyLock::new(|| trace(include_str!("../../data/azure2023_code.csv"), 0.0));
 /// Its clock ticks every three seconds; requests of a tick come at any time in it.
-static MOONCAKE: LazyLock<Vec<Row>> =
+static MOONCAKE: LazyLock<Trace> =
     LazyLock::new(|| trace(include_str!("../../data/mooncake_conversation.csv"), 3.0));
 
-/// The traces are part of the program, and a test reads them all.
-fn trace(text: &str, tick_s: f64) -> Vec<Row> {
-    let mut rows = read::rows(text).unwrap_or_default();
+fn trace(text: &str, tick_s: f64) -> Trace {
+    let mut rows = read::rows(text)?;
     // Rows of one tick are laid out evenly over it.
     let mut first = 0;
     while first < rows.len() {
@@ -33,29 +35,33 @@ fn trace(text: &str, tick_s: f64) -> Vec<Row> {
         }
         first += same;
     }
-    rows
+    Ok(rows)
 }
 
-fn chat(share: f64) -> Part {
-    Part { route: "chat".to_owned(), share, source: Source::Trace(CONV.clone()) }
+fn part(route: &str, share: f64, trace: &Trace) -> Result<Part, TrafficError> {
+    Ok(Part { route: route.to_owned(), share, source: Source::Trace(trace.clone()?) })
 }
 
-fn code(share: f64) -> Part {
-    Part { route: "code".to_owned(), share, source: Source::Trace(CODE.clone()) }
+fn chat(share: f64) -> Result<Part, TrafficError> {
+    part("chat", share, &CONV)
 }
 
-fn long(share: f64) -> Part {
-    Part { route: "long".to_owned(), share, source: Source::Trace(MOONCAKE.clone()) }
+fn code(share: f64) -> Result<Part, TrafficError> {
+    part("code", share, &CODE)
 }
 
-/// The built-in traffic of that name.
-pub(super) fn named(name: &str) -> Option<Traffic> {
+fn long(share: f64) -> Result<Part, TrafficError> {
+    part("long", share, &MOONCAKE)
+}
+
+/// The built-in traffic of that name. None: there is none.
+pub(super) fn named(name: &str) -> Result<Option<Traffic>, TrafficError> {
     let parts = match name {
-        "mixed-a" => vec![chat(0.60), code(0.25), long(0.15)],
-        "mixed-b" => vec![chat(0.30), code(0.40), long(0.30)],
-        "azure-conv" => vec![chat(1.0)],
-        "azure-code" => vec![code(1.0)],
-        "mooncake" => vec![long(1.0)],
+        "mixed-a" => vec![chat(0.60)?, code(0.25)?, long(0.15)?],
+        "mixed-b" => vec![chat(0.30)?, code(0.40)?, long(0.30)?],
+        "azure-conv" => vec![chat(1.0)?],
+        "azure-code" => vec![code(1.0)?],
+        "mooncake" => vec![long(1.0)?],
         "synthetic" => vec![Part {
             route: "chat".to_owned(),
             share: 1.0,
@@ -66,9 +72,9 @@ pub(super) fn named(name: &str) -> Option<Traffic> {
                 output_sigma: 0.8,
             },
         }],
-        _ => return None,
+        _ => return Ok(None),
     };
-    Some(Traffic { name: name.to_owned(), parts })
+    Ok(Some(Traffic { name: name.to_owned(), parts }))
 }
 
 #[cfg(test)]
@@ -78,7 +84,7 @@ mod tests {
     #[test]
     fn every_built_in_traffic_is_there() {
         for (name, _) in NAMES {
-            let traffic = named(name).unwrap();
+            let traffic = named(name).unwrap().unwrap();
             assert!(!traffic.parts.is_empty());
             for part in traffic.parts {
                 if let Source::Trace(rows) = part.source {
@@ -87,6 +93,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(named("none"), None);
+        assert_eq!(named("none"), Ok(None));
     }
 }

@@ -2,9 +2,12 @@
 
 use super::{COST, LOWEST_LIST_PRICE, ORACLE_COST, Row, condition::figure};
 use crate::{
-    report::Metric::{BudgetValue, FalselyRefused, FloorViolations, Overspend, Slo, UsdPer1000},
+    report::Metric::{BudgetValue, FalselyRefused, FloorViolations, OldPriceS, Overspend, Slo, UsdPer1000},
     spending::{CHECK_THEN_SPEND, DUAL_PACING, LEASES, SCENARIO, SPEND_UNTIL_EMPTY},
 };
+
+/// From one publication at the agents to the next: a price must be in force by then.
+const PUBLICATION_S: f64 = 2.0 + 0.2;
 
 /// In the order of the table.
 pub(super) const ROWS: [Row; 2] = [
@@ -15,6 +18,7 @@ pub(super) const ROWS: [Row; 2] = [
             figure("12", COST, FloorViolations).at_most(0.0),
             figure("12", COST, UsdPer1000).at_most_times(1.10, ORACLE_COST),
             figure("12", COST, Slo).at_least(0.98),
+            figure("12", COST, OldPriceS).at_most(PUBLICATION_S),
         ],
         must_fail: &[figure("12", LOWEST_LIST_PRICE, FloorViolations).above(0.30)],
     },

@@ -57,7 +57,29 @@ impl Row {
     }
 }
 
-/// All rows, by id.
+/// A row of the table that can't be judged, since what it judges is not built.
+#[derive(Clone, Copy, Debug)]
+pub struct NotBuilt {
+    /// As the table numbers it.
+    pub id: &'static str,
+    /// What it is about.
+    pub name: &'static str,
+    /// What is missing.
+    pub missing: &'static str,
+}
+
+/// The rows of the table that [`rows`] does not have.
+pub const NOT_BUILT: [NotBuilt; 3] = [
+    NotBuilt {
+        id: "16",
+        name: "predictive, daily pattern",
+        missing: "strategy PREDICTIVE; row 01 is not judged for it either",
+    },
+    NotBuilt { id: "19", name: "predictive, moved pattern", missing: "strategy PREDICTIVE, the scenario" },
+    NotBuilt { id: "E", name: "experiments", missing: "experiments of strategies" },
+];
+
+/// All rows that can be judged, by id.
 pub fn rows() -> Vec<Row> {
     let mut rows = [&latency::ROWS[..], &load::ROWS, &failure::ROWS, &cost::ROWS].concat();
     rows.sort_by_key(|row| row.id);
@@ -70,23 +92,26 @@ mod tests {
     use crate::run::Policy;
 
     #[test]
-    fn every_row_is_there_once() {
+    fn every_row_of_what_is_built_is_there_once_and_the_others_are_named() {
         let ids: Vec<&str> = rows().iter().map(|row| row.id).collect();
         assert_eq!(
             ids,
             [
                 "01", "02", "03", "04", "05", "06", "07", "09", "10", "11", "12", "13", "14", "15", "17",
-                "18", "B", "F"
+                "18", "B", "F", "FO"
             ]
         );
+        assert_eq!(NOT_BUILT.map(|row| row.id), ["16", "19", "E"]);
     }
 
     #[test]
     fn every_policy_and_scenario_of_a_condition_is_known() {
         let of_providers = |condition: &&Condition| condition.scenario != crate::spending::SCENARIO;
         for condition in rows().iter().flat_map(Row::conditions).filter(of_providers) {
-            let known =
-                crate::scenario::acceptance().iter().any(|scenario| scenario.id == condition.scenario);
+            let known = crate::scenario::acceptance()
+                .unwrap()
+                .iter()
+                .any(|scenario| scenario.id == condition.scenario);
             assert!(known, "{condition}: {}", condition.scenario);
             for policy in condition.policies() {
                 assert!(policy.parse::<Policy>().is_ok(), "{condition}: {policy}");
