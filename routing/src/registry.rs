@@ -69,12 +69,16 @@ pub struct Ticket {
     /// The lease under which it probes for the fleet.
     lease: Option<Leased>,
     in_flight_own: u32,
+    /// Over all agents, as far as was known. Itself included.
+    in_flight: f64,
     predicted_ttft_s: f32,
     /// For what is learned of lengths; 0: for none.
     route: u64,
     session: Option<u64>,
     /// Its first content was learned from.
     begun: bool,
+    /// Since when its silence counts against its deployment.
+    doubted: Option<Timestamp>,
 }
 
 /// Whether a deployment may get an attempt now.
@@ -112,6 +116,7 @@ impl Ticket {
         credential: u32,
         started: Timestamp,
         in_flight_own: u32,
+        in_flight: f64,
     ) -> Self {
         let (route, session, predicted_ttft_s) = (0, None, 0.0);
         let lease = None;
@@ -122,10 +127,12 @@ impl Ticket {
             started,
             lease,
             in_flight_own,
+            in_flight,
             predicted_ttft_s,
             route,
             session,
             begun: false,
+            doubted: None,
         }
     }
 
@@ -264,14 +271,27 @@ impl Registry {
             self.find_out(id.index as usize, now);
         }
         let Some(slot) = self.slot_mut(id) else {
-            return Ticket::new(id, Entry::UNKNOWN, 0, now, 0);
+            return Ticket::new(id, Entry::UNKNOWN, 0, now, 0, 1.0);
         };
+        let in_flight = slot.in_flight_of_all(now).0 + 1.0;
         slot.in_flight += 1;
         if let Some(meter) = &mut slot.meter {
             meter.charge(now, tokens);
         }
         slot.caps.begin(now, tokens);
-        Ticket::new(id, slot.breaker.begin(now), slot.credentials, now, slot.in_flight)
+        Ticket::new(id, slot.breaker.begin(now), slot.credentials, now, slot.in_flight, in_flight)
+    }
+
+    /// An attempt that was made elsewhere and is over: for what its result says. It used
+    /// up no limit of this agent, ran beside none of its attempts, and is not to be given
+    /// back. What it met is not known, so that it says nothing about load.
+    pub fn reported(&mut self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp) -> Ticket {
+        let id = binding.slot(deployment);
+        let Some(slot) = self.slot_mut(id) else {
+            return Ticket::new(id, Entry::UNKNOWN, 0, now, 0, 1.0);
+        };
+        let in_flight = slot.in_flight_of_all(now).0 + 1.0;
+        Ticket::new(id, slot.breaker.begin(now), slot.credentials, now, 0, in_flight)
     }
 
     /// A result of an attempt. Returns whether the breaker opened.

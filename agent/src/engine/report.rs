@@ -36,7 +36,7 @@ pub(crate) fn report(
     let model = snapshot.goal_name(record.goal);
     let opened = {
         let mut registry = shared.registry.lock();
-        let ticket = registry.begin(&snapshot.binding, deployment, now, 0);
+        let ticket = registry.reported(&snapshot.binding, deployment, now);
         let ticket = ticket.of_tenant(Tenant::of(record.tenant.as_deref()));
         let ticket = ticket.of_route(route_id(model), record.profile.session, None);
         let opened = learn(&mut registry, ticket, now, &report.classified, &mut rand::rng());
@@ -48,7 +48,6 @@ pub(crate) fn report(
             let profile = Profile { stream: report.ttft.is_some(), ..record.profile };
             registry.observe(ticket, now, &observation(&profile, tokens, ttft, duration));
         }
-        registry.release(ticket);
         opened
     };
     if opened {

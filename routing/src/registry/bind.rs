@@ -15,7 +15,7 @@ use crate::{
     swrr::Rotation,
     table::{BreakerPolicy, DeploymentIndex, Limits, RoutingTable, Strategy},
     time::Timestamp,
-    train::learner::Learner,
+    train::{learner::Learner, moment::Moment},
 };
 
 /// Maps the indices of one routing table to the registry's state.
@@ -124,6 +124,7 @@ impl Registry {
             in_flight: 0,
             pace: Pace::default(),
             learner: Learner::default(),
+            moment: Moment::default(),
             fleet: None,
             heard: None,
             live: true,

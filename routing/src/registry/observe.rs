@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Binding, Registry, Ticket};
+use super::{Binding, Registry, Ticket, slot::Slot};
 use crate::math;
 use crate::{
     breaker,
@@ -11,8 +11,8 @@ use crate::{
     time::Timestamp,
     train::{
         self, Coefficients, DeploymentModel, FleetModels, OutputKey, Sample, SampleKind, Sums,
-        learner::{BREAK_TAU_S, ERROR_TAU_S, IDLE_TAU_S},
-        outputs,
+        learner::{self, BREAK_TAU_S, ERROR_TAU_S, IDLE_TAU_S},
+        load, outputs, regression,
     },
 };
 
@@ -20,8 +20,6 @@ use crate::{
 const FLEET_AGE_MAX: Duration = Duration::from_secs(30);
 /// What it said of requests in flight fades with this time constant.
 const IN_FLIGHT_TAU_S: f64 = 4.0;
-/// A silent attempt counts as this much of a failure until its end is known.
-const SUSPECT_WEIGHT: f64 = 0.7;
 
 /// A whole answer, as its provider and the clock tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,7 +61,8 @@ pub(crate) struct Knowledge {
 }
 
 impl Ticket {
-    /// Attempts that this agent had running there as it started, itself included.
+    /// Attempts that this agent had running there as it started, itself included. 0: not
+    /// known.
     pub const fn in_flight_own(&self) -> u32 {
         self.in_flight_own
     }
@@ -76,6 +75,12 @@ impl Ticket {
     /// When it started.
     pub const fn started(&self) -> Timestamp {
         self.started
+    }
+
+    /// Its end is known: its silence counts no more.
+    #[must_use]
+    pub(crate) fn proven(self) -> Self {
+        Self { doubted: None, ..self }
     }
 
     /// It is made for a request of that route and session, with that prediction.
@@ -106,11 +111,20 @@ impl Registry {
         let key = train::output_key(ticket.route, seen.input_tokens, seen.max_output_tokens);
         let expected = outputs::expected(self.outputs.sums(now, key));
         let Some(slot) = self.slot_mut(ticket.slot) else { return };
-        let in_flight = f64::from(ticket.in_flight_own.max(1));
+        let in_flight = ticket.in_flight;
+        let slow = slot.slow(now).0;
+        let (ttft_s, tpot_s) = learner::times(&sample, || slow, in_flight);
         if ticket.begun {
             slot.learner.rest(now, &sample, in_flight, expected);
-        } else if let Some(ratio) = slot.learner.answer(now, &sample, in_flight, expected) {
-            slot.learner.learn_load(now, in_flight, ratio);
+        } else {
+            let ratios = slot.learner.answer(now, &sample, in_flight, expected);
+            if let Some(ratios) = ratios.filter(|_| ticket.in_flight_own > 0) {
+                slot.learner.learn_load(now, in_flight, ratios);
+            }
+            slot.moment.first(now, &slow, sample.fresh_input(), ttft_s, in_flight);
+        }
+        if let Some(tpot_s) = tpot_s {
+            slot.moment.rest(now, &slow, tpot_s, in_flight);
         }
         let verbosity = slot.learner.verbosity(now);
         if seen.output_tokens > 0 {
@@ -130,14 +144,21 @@ impl Registry {
             ticket.session.map_or(0.0, |session| self.sessions.cached(session, ticket.slot, ticket.started));
         let Some(slot) = self.slot_mut(ticket.slot) else { return ticket };
         let fresh = (f64::from(input_tokens) - cached).max(0.0);
-        let in_flight = f64::from(ticket.in_flight_own.max(1));
-        slot.learner.first(now, fresh, now.since(ticket.started), in_flight);
-        Ticket { begun: true, ..ticket }
+        let (ttft, slow) = (now.since(ticket.started), slot.slow(now).0);
+        slot.learner.first(now, fresh, ttft, ticket.in_flight);
+        slot.moment.first(now, &slow, fresh, ttft.as_secs_f64().max(1e-4), ticket.in_flight);
+        Ticket { begun: true, ..ticket.proven() }
     }
 
     /// What a result says of failures and breaks.
     pub(super) fn tally(&mut self, ticket: Ticket, now: Timestamp, sample: breaker::Sample) {
         let Some(slot) = self.slot_mut(ticket.slot) else { return };
+        // The outcome takes the place of the doubt. An attempt that was dropped has none:
+        // it stays in doubt unless the deployment answered another meanwhile.
+        let alive = slot.heard.is_some_and(|heard| heard >= ticket.started);
+        if let Some(then) = ticket.doubted.filter(|_| sample != breaker::Sample::Neutral || alive) {
+            slot.learner.clear(then);
+        }
         match sample {
             breaker::Sample::Begun => slot.learner.attempt(now, false),
             breaker::Sample::Success => {
@@ -154,10 +175,15 @@ impl Registry {
         }
     }
 
-    /// An attempt is silent for longer than predicted.
-    pub(crate) fn doubt(&mut self, ticket: Ticket, now: Timestamp) {
-        if let Some(slot) = self.slot_mut(ticket.slot) {
-            slot.learner.suspect(now, SUSPECT_WEIGHT);
+    /// An attempt is silent for longer than predicted. The ticket that is returned knows
+    /// so: with its result that is replaced.
+    pub(crate) fn doubt(&mut self, ticket: Ticket, now: Timestamp) -> Ticket {
+        match self.slot_mut(ticket.slot) {
+            Some(slot) if ticket.doubted.is_none() => {
+                slot.learner.suspect(now);
+                Ticket { doubted: Some(now), ..ticket }
+            }
+            _ => ticket,
         }
     }
 
@@ -232,46 +258,88 @@ impl Registry {
     ) -> Knowledge {
         let Some(slot) = self.slot(binding.slot(deployment)) else { return Knowledge::nothing() };
         let own = slot.learner.model(now);
-        let own_in_flight = f64::from(slot.in_flight);
-        let own_unseen = slot.learner.newest().map(|newest| now.since(newest));
-        let fleet = slot.fleet.filter(|fleet| now.since(fleet.at) <= FLEET_AGE_MAX);
-        let basis = |samples: u64, basis| match samples {
+        let (slow, basis) = slot.slow_or(own.slow, now);
+        let basis = match slow.samples {
             0 => Basis::Unknown,
             few if few < SAMPLES_MIN => Basis::Mean,
             _ => basis,
         };
-        let moments = [own.ttft_now, own.tpot_now, own.errors, own.breaks];
-        let Some(fleet) = fleet.filter(|fleet| fleet.model.slow.samples > own.slow.samples) else {
-            return Knowledge {
-                slow: own.slow,
-                basis: basis(own.slow.samples, Basis::Own),
-                moments,
-                in_flight: own_in_flight,
-                age_s: 0.0,
-                unseen_s: unseen(own_unseen),
-            };
-        };
-        let age = now.since(fleet.at);
-        let others = 1.0 - 1.0 / f64::from(fleet.agents);
-        let theirs = [
-            fleet.model.ttft_now.after(age, IDLE_TAU_S),
-            fleet.model.tpot_now.after(age, IDLE_TAU_S),
-            fleet.model.errors.after(age, ERROR_TAU_S),
-            fleet.model.breaks.after(age, BREAK_TAU_S),
-        ];
-        let load_age = age + fleet.model.in_flight_age;
-        let fresh = math::decay(load_age, IN_FLIGHT_TAU_S);
-        let known = fleet.model.in_flight * others + own_in_flight;
-        let scaled = f64::from(fleet.agents) * own_in_flight;
-        let theirs_unseen = fleet.model.newest_age.map(|newest| newest + age);
-        Knowledge {
-            slow: fleet.model.slow,
-            basis: basis(fleet.model.slow.samples, Basis::Fleet),
-            moments: core::array::from_fn(|at| moments[at].with(theirs[at].times(others))),
-            in_flight: fresh * known + (1.0 - fresh) * scaled,
-            age_s: if fleet.agents > 1 { load_age.as_secs_f64() } else { 0.0 },
-            unseen_s: unseen(own_unseen.into_iter().chain(theirs_unseen).min()),
+        let [ttft_now, tpot_now] = slot.moment.against(now, &slow);
+        let mut moments = [ttft_now, tpot_now, own.errors, own.breaks];
+        let (in_flight, load_age) = slot.in_flight_of_all(now);
+        let mut seen = slot.learner.newest().map(|newest| now.since(newest));
+        let fresh = slot.fleet.filter(|fleet| fleet.is_fresh(now));
+        if let Some(Adopted { at, agents, model }) = fresh {
+            let age = now.since(at);
+            let [ttft_off, tpot_off] = slot.between(&model.slow, &slow, in_flight);
+            let shifted = |sums: Sums, off: f64| Sums { sum: sums.sum + sums.weight * off, ..sums };
+            let theirs = [
+                shifted(model.ttft_now.after(age, IDLE_TAU_S), ttft_off),
+                shifted(model.tpot_now.after(age, IDLE_TAU_S), tpot_off),
+                model.errors.after(age, ERROR_TAU_S),
+                model.breaks.after(age, BREAK_TAU_S),
+            ];
+            let others = 1.0 - 1.0 / f64::from(agents);
+            moments = core::array::from_fn(|at| moments[at].with(theirs[at].times(others)));
+            seen = seen.into_iter().chain(model.newest_age.map(|newest| newest + age)).min();
         }
+        let alone = fresh.is_none_or(|fleet| fleet.agents <= 1);
+        Knowledge {
+            slow,
+            basis,
+            moments,
+            in_flight,
+            age_s: if alone { 0.0 } else { load_age.as_secs_f64() },
+            unseen_s: unseen(seen),
+        }
+    }
+}
+
+impl Adopted {
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.at) <= FLEET_AGE_MAX
+    }
+}
+
+impl Slot {
+    /// The slow model in force: of the fleet's and the own one that which saw more lately.
+    fn slow(&self, now: Timestamp) -> (Coefficients, Basis) {
+        self.slow_or(self.learner.slow(now), now)
+    }
+
+    fn slow_or(&self, own: Coefficients, now: Timestamp) -> (Coefficients, Basis) {
+        match self.fleet.filter(|fleet| fleet.is_fresh(now)) {
+            Some(fleet) if fleet.model.slow.samples > own.samples => (fleet.model.slow, Basis::Fleet),
+            _ => (own, Basis::Own),
+        }
+    }
+
+    /// What ln(TTFT) and ln(seconds per token) are by the one model less by the other, for
+    /// the usual input beside so many requests.
+    fn between(&self, one: &Coefficients, other: &Coefficients, in_flight: f64) -> [f64; 2] {
+        if one == other {
+            return [0.0; 2];
+        }
+        let inputs = self.moment.inputs();
+        let ttft = |slow: &Coefficients| {
+            regression::dot(&slow.ln_ttft, &inputs) + math::ln(load::factor(slow.beta, in_flight + 1.0))
+        };
+        let tpot =
+            |slow: &Coefficients| slow.ln_tpot + math::ln(load::factor(slow.tpot_beta, in_flight + 1.0));
+        [ttft(one) - ttft(other), tpot(one) - tpot(other)]
+    }
+
+    /// Requests that run there over all agents, and how old the news of the others' are.
+    /// What is not known of them any more is taken to be as it is here: where models are
+    /// learned against the load of all agents, the own one alone would say nothing.
+    pub(super) fn in_flight_of_all(&self, now: Timestamp) -> (f64, Duration) {
+        let own = f64::from(self.in_flight);
+        let Some(fleet) = self.fleet else { return (own, Duration::ZERO) };
+        let age = now.since(fleet.at) + fleet.model.in_flight_age;
+        let agents = f64::from(fleet.agents);
+        let fresh = math::decay(age, IN_FLIGHT_TAU_S);
+        let known = fleet.model.in_flight * (1.0 - 1.0 / agents) + own;
+        (fresh * known + (1.0 - fresh) * agents * own, age)
     }
 }
 

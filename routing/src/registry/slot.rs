@@ -11,7 +11,7 @@ use crate::{
     pace::Pace,
     table::{Credential, Limits},
     time::Timestamp,
-    train::learner::Learner,
+    train::{learner::Learner, moment::Moment},
 };
 
 /// Names a deployment's state.
@@ -42,6 +42,8 @@ pub(super) struct Slot {
     pub(super) in_flight: u32,
     pub(super) pace: Pace,
     pub(super) learner: Learner,
+    /// The last seconds, as this agent saw them.
+    pub(super) moment: Moment,
     pub(super) fleet: Option<Adopted>,
     /// When an attempt last began to answer.
     pub(super) heard: Option<Timestamp>,

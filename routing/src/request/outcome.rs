@@ -99,7 +99,7 @@ impl Request {
         let ticket = if self.profile.stream {
             context.registry.first_content(winner.ticket, context.now, self.profile.input_tokens)
         } else {
-            winner.ticket
+            winner.ticket.proven()
         };
         let losers = self.settle_losers(context, Blame::Overtaken);
         self.settle_poison(context);

@@ -128,7 +128,7 @@ impl Request {
             {
                 foresight.late = true;
                 if !context.registry.is_alive(live.ticket) {
-                    context.registry.doubt(live.ticket, now);
+                    live.ticket = context.registry.doubt(live.ticket, now);
                 }
             }
         }

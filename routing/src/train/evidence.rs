@@ -53,16 +53,20 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// One more value; what is older fades at the time constant `tau_s`.
+    /// One more value; what is older fades at the time constant `tau_s`. One that comes
+    /// after newer ones has faded itself: the order in which they come says nothing.
     pub(crate) fn add(&mut self, now: Timestamp, value: f64, weight: f64, tau_s: f64) {
         let old = self.sums.after(now.since(self.at), tau_s);
-        self.sums = old.with(Sums { sum: value * weight, weight });
+        let new = Sums { sum: value * weight, weight };
+        self.sums = old.with(new.after(self.at.since(now), tau_s));
         self.at = self.at.max(now);
     }
 
-    /// All that was seen says less.
-    pub(crate) fn shrink(&mut self, share: f64) {
-        self.sums = self.sums.times(share);
+    /// Takes out what is left of a value that was added at `then` with the same `tau_s`.
+    pub(crate) fn take_back(&mut self, then: Timestamp, value: f64, weight: f64, tau_s: f64) {
+        let left = Sums { sum: value * weight, weight }.after(self.at.since(then), tau_s);
+        self.sums.weight = (self.sums.weight - left.weight).max(0.0);
+        self.sums.sum -= left.sum;
     }
 
     /// What is left now, at the time constant `tau_s`.
@@ -73,5 +77,41 @@ impl Evidence {
     /// When the newest value came.
     pub(crate) const fn newest(&self) -> Timestamp {
         self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn assert_close(one: Sums, other: Sums) {
+        let near = |one: f64, other: f64| (one - other).abs() < 1e-12;
+        assert!(near(one.sum, other.sum) && near(one.weight, other.weight), "{one:?} and {other:?}");
+    }
+
+    #[test]
+    fn a_value_weighs_the_same_whenever_it_is_told() {
+        let of = |values: [(u64, f64); 3]| {
+            let mut evidence = Evidence::default();
+            values.into_iter().for_each(|(time, value)| evidence.add(at(time), value, 1.0, 4.0));
+            evidence.read(at(20), 30.0)
+        };
+        assert_close(of([(3, 1.0), (9, -1.0), (12, 5.0)]), of([(12, 5.0), (3, 1.0), (9, -1.0)]));
+    }
+
+    #[test]
+    fn what_is_taken_back_was_never_there() {
+        let (mut one, mut other) = (Evidence::default(), Evidence::default());
+        one.add(at(1), 0.0, 1.0, 10.0);
+        one.add(at(3), 1.0, 0.7, 10.0);
+        one.add(at(8), 1.0, 1.0, 10.0);
+        one.take_back(at(3), 1.0, 0.7, 10.0);
+        other.add(at(1), 0.0, 1.0, 10.0);
+        other.add(at(8), 1.0, 1.0, 10.0);
+        assert_close(one.read(at(9), 10.0), other.read(at(9), 10.0));
     }
 }

@@ -13,7 +13,7 @@ use super::{
     model::{Coefficients, DeploymentModel},
     regression::{Regression, dot, features},
 };
-use crate::{math, time::Timestamp};
+use crate::{math, score::SAMPLES_MIN, time::Timestamp};
 
 /// Seconds after which a sample of the moment weighs 1/e, once newer ones came ...
 pub(crate) const FRESH_TAU_S: f64 = 4.0;
@@ -35,9 +35,9 @@ const REFERENCE_SAMPLES: f64 = 10.0;
 /// Answers shorter than this say nothing about the time per token.
 const TPOT_TOKENS_MIN: u64 = 8;
 /// Residuals beyond these factors (e^3 is 20) say no more than these.
-const RESIDUAL_MAX: f64 = 3.0;
-/// What is left of earlier evidence on failures with each attempt that is silent.
-const SUSPECT_SHRINK: f64 = 0.5;
+pub(crate) const RESIDUAL_MAX: f64 = 3.0;
+/// A silent attempt counts as this much of a failure until its end is known.
+const SUSPECT_WEIGHT: f64 = 0.7;
 /// Standard deviations at which the slow model clips its error, and the least clip.
 const CLIP_SIGMAS: f64 = 2.5;
 const CLIP_MIN: f64 = 0.5;
@@ -141,11 +141,14 @@ impl Learner {
         self.errors.add(now, f64::from(u8::from(failed)), 1.0, ERROR_TAU_S);
     }
 
-    /// An attempt looks bad so far, and no other began to answer meanwhile: what was seen
-    /// before says less.
-    pub(crate) fn suspect(&mut self, now: Timestamp, weight: f64) {
-        self.errors.shrink(SUSPECT_SHRINK);
-        self.errors.add(now, 1.0, weight, ERROR_TAU_S);
+    /// An attempt looks bad so far, and no other began to answer meanwhile.
+    pub(crate) fn suspect(&mut self, now: Timestamp) {
+        self.errors.add(now, 1.0, SUSPECT_WEIGHT, ERROR_TAU_S);
+    }
+
+    /// What came of an attempt that was suspected `then` is known, or it proved nothing.
+    pub(crate) fn clear(&mut self, then: Timestamp) {
+        self.errors.take_back(then, 1.0, SUSPECT_WEIGHT, ERROR_TAU_S);
     }
 
     /// An answer that had begun ended, or broke off.
@@ -163,9 +166,7 @@ impl Learner {
 
     /// The rest of an answer whose first content was told to [`Self::first`].
     pub(crate) fn rest(&mut self, now: Timestamp, sample: &Sample, in_flight: f64, expected_output: f64) {
-        let rest = sample.duration.saturating_sub(sample.ttft.unwrap_or_default()).as_secs_f64();
-        let many = sample.output_tokens >= TPOT_TOKENS_MIN;
-        let tpot = many.then(|| rest / (sample.output_tokens as f64 - 1.0).max(1.0));
+        let (_, tpot) = times(sample, || self.slow(now), in_flight);
         if let Some(tpot) = self.learn_tpot(now, tpot, in_flight) {
             self.tpot_load.learn(now, in_flight, tpot);
         }
@@ -181,19 +182,8 @@ impl Learner {
         in_flight: f64,
         expected_output: f64,
     ) -> Option<Ratios> {
-        let clamp = |seconds: f64| math::finite(seconds, SECONDS_RANGE.0, SECONDS_RANGE.1, SECONDS_RANGE.1);
-        let total = clamp(sample.duration.as_secs_f64());
-        let fresh_input = sample.input_tokens.saturating_sub(sample.cached_input_tokens) as f64;
-        let tokens = sample.output_tokens as f64;
-        let x = features(fresh_input);
-        let (ttft, tpot) = match sample.ttft {
-            Some(ttft) => {
-                let ttft = clamp(ttft.as_secs_f64()).min(total);
-                let many = sample.output_tokens >= TPOT_TOKENS_MIN;
-                (ttft, many.then(|| clamp((total - ttft) / (tokens - 1.0).max(1.0))))
-            }
-            None => self.split(now, total, tokens, &x, in_flight),
-        };
+        let x = features(sample.fresh_input());
+        let (ttft, tpot) = times(sample, || self.slow(now), in_flight);
         let tpot = self.learn_tpot(now, tpot, in_flight);
         let ttft = self.learn_ttft(now, ttft, &x, in_flight);
         self.learn_length(now, sample, expected_output);
@@ -214,28 +204,6 @@ impl Learner {
             let length = math::finite(tokens / expected_output, 0.0, VERBOSITY_RANGE.1, 1.0);
             self.verbosity.add(now, length, 1.0, SLOW_TAU_S);
         }
-    }
-
-    /// Of a whole answer only the end is seen: its time is split as the model would, and
-    /// both parts get their share of the surprise.
-    fn split(
-        &self,
-        now: Timestamp,
-        total: f64,
-        tokens: f64,
-        x: &[f64; 3],
-        in_flight: f64,
-    ) -> (f64, Option<f64>) {
-        if tokens < TPOT_TOKENS_MIN as f64 {
-            return (total, None);
-        }
-        if self.ttft.samples() == 0 {
-            return (total * WAIT_SHARE, Some(total * (1.0 - WAIT_SHARE) / tokens));
-        }
-        let ttft = math::exp(dot(self.ttft.coefficients(), x)) * load::factor(self.load.beta(), in_flight);
-        let tpot = math::exp(self.ln_tpot(now)) * load::factor(self.tpot_load.beta(), in_flight);
-        let surprise = total / (ttft + tokens * tpot);
-        (ttft * surprise, Some(tpot * surprise))
     }
 
     fn learn_tpot(&mut self, now: Timestamp, tpot: Option<f64>, in_flight: f64) -> Option<f64> {
@@ -305,18 +273,26 @@ impl Learner {
         self.newest
     }
 
+    /// The slow parts.
+    pub(crate) fn slow(&self, now: Timestamp) -> Coefficients {
+        let elapsed = self.newest.map_or(Duration::ZERO, |newest| now.since(newest));
+        let left = (self.ttft.weight(elapsed) + 0.5) as u64;
+        Coefficients {
+            // A model that was good enough to be believed stays one, however old.
+            samples: left.max(self.ttft.samples().min(SAMPLES_MIN)),
+            ln_ttft: *self.ttft.coefficients(),
+            ln_tpot: self.ln_tpot(now),
+            beta: self.load.beta(),
+            tpot_beta: self.tpot_load.beta(),
+            sigma2: self.sigma2(now),
+            verbosity: self.verbosity(now),
+        }
+    }
+
     /// What it knows.
     pub(crate) fn model(&self, now: Timestamp) -> DeploymentModel {
         DeploymentModel {
-            slow: Coefficients {
-                samples: self.ttft.samples(),
-                ln_ttft: *self.ttft.coefficients(),
-                ln_tpot: self.ln_tpot(now),
-                beta: self.load.beta(),
-                tpot_beta: self.tpot_load.beta(),
-                sigma2: self.sigma2(now),
-                verbosity: self.verbosity(now),
-            },
+            slow: self.slow(now),
             ttft_now: self.ttft_now.read(now, IDLE_TAU_S),
             tpot_now: self.tpot_now.read(now, IDLE_TAU_S),
             errors: self.errors.read(now, ERROR_TAU_S),
@@ -325,4 +301,34 @@ impl Learner {
             ..DeploymentModel::default()
         }
     }
+}
+
+/// Seconds to the first token and per token after it; none of the latter if they were
+/// few. Of an answer in one piece only the end is seen: its time is split as the model
+/// would, and both parts get their share of the surprise.
+pub(crate) fn times(
+    sample: &Sample,
+    slow: impl FnOnce() -> Coefficients,
+    in_flight: f64,
+) -> (f64, Option<f64>) {
+    let clamp = |seconds: f64| math::finite(seconds, SECONDS_RANGE.0, SECONDS_RANGE.1, SECONDS_RANGE.1);
+    let total = clamp(sample.duration.as_secs_f64());
+    let tokens = sample.output_tokens as f64;
+    let many = sample.output_tokens >= TPOT_TOKENS_MIN;
+    if let Some(ttft) = sample.ttft {
+        let ttft = clamp(ttft.as_secs_f64()).min(total);
+        return (ttft, many.then(|| clamp((total - ttft) / (tokens - 1.0).max(1.0))));
+    }
+    if !many {
+        return (total, None);
+    }
+    let slow = slow();
+    if slow.samples == 0 {
+        return (total * WAIT_SHARE, Some(total * (1.0 - WAIT_SHARE) / tokens));
+    }
+    let ttft = math::exp(dot(&slow.ln_ttft, &features(sample.fresh_input())));
+    let ttft = ttft * load::factor(slow.beta, in_flight);
+    let tpot = math::exp(slow.ln_tpot) * load::factor(slow.tpot_beta, in_flight);
+    let surprise = total / (ttft + tokens * tpot);
+    (ttft * surprise, Some(tpot * surprise))
 }

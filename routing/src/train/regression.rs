@@ -42,6 +42,8 @@ pub(crate) struct Regression {
     coefficients: Features,
     covariance: [Features; 3],
     samples: u64,
+    /// What is left of their weight.
+    weight: f64,
 }
 
 impl Default for Regression {
@@ -50,7 +52,7 @@ impl Default for Regression {
         for (at, row) in covariance.iter_mut().enumerate() {
             row[at] = DOUBT[at];
         }
-        Self { coefficients: [0.0, SLOPES[0], SLOPES[1]], covariance, samples: 0 }
+        Self { coefficients: [0.0, SLOPES[0], SLOPES[1]], covariance, samples: 0, weight: 0.0 }
     }
 }
 
@@ -59,7 +61,7 @@ impl Regression {
     pub(crate) fn restored(coefficients: Features, samples: u64) -> Self {
         let fresh = Self::default();
         let covariance = fresh.covariance.map(|row| row.map(|value| value * RESTORED_DOUBT));
-        Self { coefficients, covariance, samples }
+        Self { coefficients, covariance, samples, weight: samples as f64 }
     }
 
     pub(crate) const fn coefficients(&self) -> &Features {
@@ -70,12 +72,18 @@ impl Regression {
         self.samples
     }
 
+    /// How many samples of this moment those are worth, `elapsed` after the newest.
+    pub(crate) fn weight(&self, elapsed: Duration) -> f64 {
+        self.weight * math::decay(elapsed, TAU_S)
+    }
+
     /// One sample, `elapsed` after the one before; its error is clipped to `clip`.
     pub(crate) fn learn(&mut self, x: &Features, y: f64, clip: f64, elapsed: Duration) {
         if self.samples == 0 {
             self.coefficients[0] = y - self.coefficients[1] * x[1] - self.coefficients[2] * x[2];
         }
         self.samples = self.samples.saturating_add(1);
+        self.weight = self.weight(elapsed) + 1.0;
         self.forget(elapsed);
         let px: Features = core::array::from_fn(|row| dot(&self.covariance[row], x));
         let scale = NOISE + dot(&px, x);
