@@ -259,12 +259,15 @@ impl Registry {
         let Some(slot) = self.slot(binding.slot(deployment)) else { return Knowledge::nothing() };
         let own = slot.learner.model(now);
         let (slow, basis) = slot.slow_or(own.slow, now);
+        let [ttft_now, tpot_now] = match basis {
+            Basis::Fleet => slot.moment.against(now, &slow),
+            _ => [own.ttft_now, own.tpot_now],
+        };
         let basis = match slow.samples {
             0 => Basis::Unknown,
             few if few < SAMPLES_MIN => Basis::Mean,
             _ => basis,
         };
-        let [ttft_now, tpot_now] = slot.moment.against(now, &slow);
         let mut moments = [ttft_now, tpot_now, own.errors, own.breaks];
         let (in_flight, load_age) = slot.in_flight_of_all(now);
         let mut seen = slot.learner.newest().map(|newest| now.since(newest));
