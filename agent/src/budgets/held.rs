@@ -21,7 +21,8 @@ use trunkline_routing::{
     time::Timestamp,
 };
 
-/// Ended periods that are still told of: requests that began in one end in it.
+/// Ended periods that are still told of. One in which requests began that are not over is
+/// kept beyond that, so there are at most as many more as requests under way.
 const PAST_MAX: usize = 2;
 
 /// A lease ends so long after the ledger was last heard. The ledger waits an hour more.
@@ -61,6 +62,9 @@ struct Purse {
     number: u64,
     span: Option<Span>,
     wallet: Wallet,
+    /// Reservations that are not over: what they cost is paid from here, whatever period
+    /// has come.
+    open: u32,
     /// Something is to be told.
     untold: bool,
 }
@@ -123,6 +127,7 @@ impl Held {
         let mut state = self.state.lock();
         state.roll(now);
         if state.purse.wallet.reserve(amount, now) {
+            state.purse.open += 1;
             return Offer::Reserved(state.purse.number);
         }
         match state.obtainable {
@@ -160,6 +165,7 @@ impl Held {
         let mut state = self.state.lock();
         state.roll(now);
         state.purse.wallet.force(amount, now);
+        state.purse.open += 1;
         state.purse.number
     }
 
@@ -193,12 +199,19 @@ impl Held {
         state.purse.untold = true;
     }
 
-    /// A request is over; `held` of its reservation was not needed.
+    /// `held` of a reservation is not needed any more.
     pub(super) fn release(&self, number: u64, held: u64) {
         if let Some(purse) = self.state.lock().purse_of(number) {
             purse.wallet.release(held);
         }
         self.changed.notify_waiters();
+    }
+
+    /// A reservation is over: nothing more is paid from it.
+    pub(super) fn close_one(&self, number: u64) {
+        if let Some(purse) = self.state.lock().purse_of(number) {
+            purse.open = purse.open.saturating_sub(1);
+        }
     }
 
     /// There may be more by now: an operator raised the limit, or an agent gave back. It is
@@ -325,16 +338,19 @@ impl State {
         let number = self.purse.number + 1;
         let mut wallet = Wallet::default();
         self.purse.wallet.hand_over(&mut wallet);
-        let next = Purse { number, span: None, wallet, untold: false };
+        let next = Purse { number, span: None, wallet, ..Purse::default() };
         let mut past = std::mem::replace(&mut self.purse, next);
         past.untold = true;
         // One that no ledger ever named is of no period.
         if past.span.is_some() {
             self.past.push_back(past);
         }
-        if self.past.len() > PAST_MAX {
-            self.past.pop_front();
-        }
+        let mut surplus = self.past.len().saturating_sub(PAST_MAX);
+        self.past.retain(|purse| {
+            let goes = surplus > 0 && purse.open == 0;
+            surplus -= usize::from(goes);
+            !goes
+        });
         self.ends = None;
         self.obtainable = None;
     }
@@ -386,6 +402,35 @@ mod tests {
         held.hear(&word(3_600, 50, 50), later);
         settle(&held, later);
         assert!(matches!(held.offer(40, later), Offer::Reserved(second) if second != first));
+    }
+
+    #[test]
+    fn a_period_is_kept_until_all_that_began_in_it_is_paid() {
+        let held = Held::new(Period::Hour, T0);
+        held.begin_wait(40);
+        held.hear(&word(0, 100, 100), T0);
+        settle(&held, T0);
+        held.end_wait(40);
+        let Offer::Reserved(first) = held.offer(40, T0) else { panic!("there is money") };
+        for hour in 1..=5 {
+            let now = T0 + Duration::from_secs(10 * hour);
+            held.hear(&word(3_600 * hour, 0, 100), now);
+            held.claims(false, now);
+        }
+        let end = T0 + Duration::from_secs(55);
+        held.spend(first, 30, 30, end);
+        held.release(first, 10);
+        held.close_one(first);
+        let told = held.claims(false, end);
+        assert!(
+            told.iter().any(|claim| claim.span.is_some_and(|span| span.start == 0)
+                && claim.account.spent == 30),
+            "{told:?}"
+        );
+        // Paid and told of, it goes with the next period.
+        held.hear(&word(3_600 * 6, 0, 100), T0 + Duration::from_secs(60));
+        let kept = held.claims(true, T0 + Duration::from_secs(60));
+        assert!(kept.iter().all(|claim| claim.span.is_none_or(|span| span.start > 0)), "{kept:?}");
     }
 
     #[test]

@@ -209,6 +209,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         for part in &self.parts {
             part.held.release(part.number, part.left.load(Ordering::Relaxed));
+            part.held.close_one(part.number);
         }
     }
 }
