@@ -21,6 +21,8 @@ pub struct Profile {
     pub input_tokens: u32,
     /// The limit it sets on the answer.
     pub max_output_tokens: Option<u32>,
+    /// Answers that it asks for beyond one (`n`, several prompts), each as long as that.
+    pub extra_answers: u32,
     /// Answered piece by piece.
     pub stream: bool,
     /// Least quality the caller asks for.
@@ -41,7 +43,13 @@ impl Profile {
     /// Input and expected output.
     pub fn expected_tokens(&self) -> Tokens {
         let output = self.max_output_tokens.unwrap_or(EXPECTED_OUTPUT_TOKENS);
-        Tokens { input: self.input_tokens.into(), cached_input: 0, output: output.into() }
+        let output = u64::from(output).saturating_mul(self.answers());
+        Tokens { input: self.input_tokens.into(), cached_input: 0, output }
+    }
+
+    /// Answers that it asks for, at least 1.
+    pub fn answers(&self) -> u64 {
+        u64::from(self.extra_answers) + 1
     }
 }
 

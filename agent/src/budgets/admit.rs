@@ -125,8 +125,7 @@ pub(crate) async fn admit(shared: &Shared, job: &Arc<Job>) -> Result<Arc<Job>, O
         let bytes = u32::try_from(job.input_bytes / 4).unwrap_or(u32::MAX);
         seen.input_tokens = bytes.min(IMAGE_INPUT_TOKENS_MAX);
     }
-    let answers = job.scanned.answers.unwrap_or(1);
-    let worst = worst::worst(job.snapshot.table(), route.model, &seen, answers);
+    let worst = worst::worst(job.snapshot.table(), route.model, &seen);
     let mut reservation = Reservation::new(shared.clock);
     for entry in &entries {
         match entry.budget.action {
@@ -188,7 +187,7 @@ pub(crate) async fn look(
     goal: Goal,
     profile: &mut Profile,
 ) -> Result<(), OverBudget> {
-    let worst = worst::worst(snapshot.table(), snapshot.route(goal).model, profile, 1);
+    let worst = worst::worst(snapshot.table(), snapshot.route(goal).model, profile);
     for entry in shared.budgets.covering(tenant, snapshot.virtual_model(goal)) {
         hear(shared, &entry).await;
         let is_spent = |amount: u64| entry.held.is_spent(amount, shared.clock.now());

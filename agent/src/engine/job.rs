@@ -20,6 +20,9 @@ use crate::{
 /// Bytes per token, where nobody counted.
 const BYTES_PER_TOKEN: u64 = 4;
 
+/// Bytes of images are no tokens; a request with images is taken for at most so many.
+pub(crate) const IMAGE_INPUT_TOKENS_MAX: u32 = 16_384;
+
 /// Which call of the provider's API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
@@ -35,6 +38,27 @@ impl Endpoint {
             Self::ChatCompletions => "/chat/completions",
             Self::Completions => "/completions",
             Self::Embeddings => "/embeddings",
+        }
+    }
+
+    /// The limit that the request sets on one answer. Where it gives two the larger counts:
+    /// which one the provider obeys is not known.
+    fn output_limit(self, scanned: &Scanned) -> Option<u64> {
+        let limits = &scanned.limits;
+        match self {
+            Self::ChatCompletions => limits.max_completion_tokens.max(limits.max_tokens),
+            Self::Completions => limits.max_tokens,
+            Self::Embeddings => None,
+        }
+    }
+
+    /// Answers that it asks for, at least 1.
+    fn answers(self, scanned: &Scanned) -> u64 {
+        let each = scanned.answers.unwrap_or(1).max(1);
+        match self {
+            Self::ChatCompletions => each,
+            Self::Completions => each.saturating_mul(scanned.prompts.max(1)),
+            Self::Embeddings => 1,
         }
     }
 
@@ -116,8 +140,10 @@ impl Job {
             };
             return (tokens, UsageSource::Provider);
         }
+        let input = (self.input_bytes as u64).div_ceil(BYTES_PER_TOKEN);
+        let images = self.scanned.has_images;
         let tokens = Tokens {
-            input: (self.input_bytes as u64).div_ceil(BYTES_PER_TOKEN),
+            input: if images { input.min(IMAGE_INPUT_TOKENS_MAX.into()) } else { input },
             cached_input: 0,
             output: (output_bytes as u64).div_ceil(BYTES_PER_TOKEN),
         };
@@ -153,11 +179,46 @@ pub(crate) fn profile(endpoint: Endpoint, scanned: &Scanned, body_bytes: usize, 
     Profile {
         needs,
         input_tokens: u32::try_from(input_bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(u32::MAX),
-        max_output_tokens: scanned.max_output_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
+        max_output_tokens: endpoint
+            .output_limit(scanned)
+            .map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
+        extra_answers: u32::try_from(endpoint.answers(scanned) - 1).unwrap_or(u32::MAX),
         stream: scanned.stream,
         min_quality: None,
         max_cost: None,
         at_unix_ms,
         ..Profile::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::scan::scan;
+
+    fn seen(endpoint: Endpoint, body: &str) -> (Option<u32>, u32) {
+        let profile = profile(endpoint, &scan(body.as_bytes()).unwrap(), body.len(), 0);
+        (profile.max_output_tokens, profile.extra_answers)
+    }
+
+    #[test]
+    fn only_limits_that_the_endpoint_knows_count_and_the_larger_of_two() {
+        let all = r#"{"max_output_tokens":1,"max_completion_tokens":20,"max_tokens":300}"#;
+        assert_eq!(seen(Endpoint::ChatCompletions, all), (Some(300), 0));
+        assert_eq!(seen(Endpoint::ChatCompletions, r#"{"max_output_tokens":1}"#), (None, 0));
+        assert_eq!(seen(Endpoint::Completions, r#"{"max_completion_tokens":1}"#), (None, 0));
+        assert_eq!(seen(Endpoint::Completions, all), (Some(300), 0));
+        assert_eq!(seen(Endpoint::Embeddings, all), (None, 0));
+    }
+
+    #[test]
+    fn each_answer_that_is_asked_for_is_reckoned_with() {
+        assert_eq!(seen(Endpoint::ChatCompletions, r#"{"n":128}"#), (None, 127));
+        assert_eq!(seen(Endpoint::ChatCompletions, r#"{"n":0}"#), (None, 0));
+        let body = r#"{"n":2,"best_of":3,"prompt":["a","b"],"max_tokens":10}"#;
+        assert_eq!(seen(Endpoint::Completions, body), (Some(10), 5));
+        assert_eq!(seen(Endpoint::Embeddings, r#"{"n":9,"input":["a","b"]}"#), (None, 0));
+        let profile = profile(Endpoint::Completions, &scan(body.as_bytes()).unwrap(), 40, 0);
+        assert_eq!(profile.expected_tokens(), Tokens { input: 10, cached_input: 0, output: 60 });
     }
 }

@@ -118,6 +118,6 @@ mod tests {
             assert!(endpoint.required(&scanned).1, "{endpoint:?}");
             assert!(scanned.model.is_some() && !scanned.stream);
         }
-        assert_eq!(scan(CHAT).unwrap().max_output_tokens, Some(1));
+        assert_eq!(scan(CHAT).unwrap().limits.max_tokens, Some(1));
     }
 }

@@ -55,7 +55,7 @@ pub enum ScanError {
 }
 
 /// The top-level fields that are looked at.
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 13] = [
     "model",
     "stream",
     "stream_options",
@@ -64,7 +64,6 @@ const FIELDS: [&str; 14] = [
     "prompt",
     "max_completion_tokens",
     "max_tokens",
-    "max_output_tokens",
     "tools",
     "response_format",
     "text",
@@ -107,16 +106,28 @@ pub struct Scanned {
     pub has_input: bool,
     /// `prompt` is there.
     pub has_prompt: bool,
-    /// `max_completion_tokens`, else `max_tokens` or `max_output_tokens`.
-    pub max_output_tokens: Option<u64>,
-    /// `n` or `best_of`, whichever is more: alternatives that are made of one input.
+    /// What it says of the length of the answer.
+    pub limits: OutputLimits,
+    /// `n` or `best_of`, whichever is more: alternatives that are made of one prompt.
     pub answers: Option<u64>,
+    /// How many prompts `prompt` holds, each answered by itself. 0: it is not there.
+    pub prompts: u64,
     /// `tools` is an array that is not empty.
     pub has_tools: bool,
     /// `response_format.type` (or `text.format.type`) is `json_schema`.
     pub wants_json_schema: bool,
     /// A content part is an image.
     pub has_images: bool,
+}
+
+/// Limits of one answer in tokens. Each endpoint knows only some of them, and lenient
+/// providers ignore the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// `max_completion_tokens`.
+    pub max_completion_tokens: Option<u64>,
+    /// `max_tokens`.
+    pub max_tokens: Option<u64>,
 }
 
 /// The model's name and where it stands.
@@ -163,7 +174,6 @@ pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
         return Err(ScanError::NotAnObject);
     }
     let mut scanned = Scanned { object_start: cursor.position() + 1, ..Scanned::default() };
-    let mut limits = [None; 3];
     let mut met = Met::default();
     cursor.entries(|cursor, key| {
         met.note(key, cursor.position())?;
@@ -174,12 +184,11 @@ pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
             "messages" => (scanned.has_messages, scanned.has_images) = (true, images(cursor)?),
             "input" => (scanned.has_input, scanned.has_images) = (true, images(cursor)?),
             "prompt" => {
-                cursor.skip(1)?;
+                scanned.prompts = prompts(&body[cursor.skip(1)?]);
                 scanned.has_prompt = true;
             }
-            "max_completion_tokens" => limits[0] = count(cursor, body)?,
-            "max_tokens" => limits[1] = count(cursor, body)?,
-            "max_output_tokens" => limits[2] = count(cursor, body)?,
+            "max_completion_tokens" => scanned.limits.max_completion_tokens = count(cursor, body)?,
+            "max_tokens" => scanned.limits.max_tokens = count(cursor, body)?,
             "n" | "best_of" => scanned.answers = scanned.answers.max(count(cursor, body)?),
             "tools" => scanned.has_tools = has_items(&body[cursor.skip(1)?]),
             "response_format" => scanned.wants_json_schema = is_json_schema(cursor, body, 1)?,
@@ -191,7 +200,6 @@ pub fn scan(body: &[u8]) -> Result<Scanned, ScanError> {
         Ok(())
     })?;
     cursor.end()?;
-    scanned.max_output_tokens = limits.into_iter().flatten().next();
     Ok(scanned)
 }
 
@@ -244,10 +252,38 @@ fn images(cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
     Ok(cursor.take_image())
 }
 
-/// Not a whole number: the provider judges that.
+/// A number that any provider may take for a whole one: also `8.0`, and `"8"`. What is none
+/// the provider judges.
 fn count(cursor: &mut Cursor<'_>, body: &[u8]) -> Result<Option<u64>, ScanError> {
     let range = cursor.skip(1)?;
-    Ok(str::from_utf8(&body[range]).ok().and_then(|digits| digits.parse().ok()))
+    let Ok(text) = str::from_utf8(&body[range]) else { return Ok(None) };
+    let text = text.trim_matches('"').trim();
+    let whole = |number: &f64| number.fract() == 0.0 && *number >= 0.0;
+    // A cast saturates.
+    let lenient = || text.parse::<f64>().ok().filter(whole).map(|number| number as u64);
+    Ok(text.parse().ok().or_else(lenient))
+}
+
+/// One text or one array of tokens is one prompt; an array of either holds several.
+fn prompts(value: &[u8]) -> u64 {
+    let Some(inner) = value.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")) else { return 1 };
+    if !matches!(inner.trim_ascii_start().first(), Some(b'"' | b'[')) {
+        return 1;
+    }
+    let (mut items, mut depth, mut quoted, mut escaped) = (1, 0_u32, false, false);
+    for byte in inner {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' if depth == 0 => items += 1,
+            _ => {}
+        }
+    }
+    items
 }
 
 fn has_items(array: &[u8]) -> bool {

@@ -20,7 +20,8 @@ fn whole_chat_request() {
     assert_eq!(&body[model.range], r#""ch\u0061t""#);
     assert!(scanned.stream && scanned.has_messages && scanned.has_images && scanned.has_tools);
     assert!(scanned.wants_json_schema && scanned.includes_usage());
-    assert_eq!(scanned.max_output_tokens, Some(9));
+    let limits = OutputLimits { max_completion_tokens: Some(9), max_tokens: Some(7) };
+    assert_eq!((scanned.limits, scanned.answers), (limits, None));
     assert!(!scanned.has_input && !scanned.has_prompt);
 }
 
@@ -42,6 +43,22 @@ fn only_what_is_at_its_place_counts() {
     let expect = Scanned { object_start: 1, has_messages: true, ..Scanned::default() };
     assert_eq!(scanned, expect);
     assert!(found(r#"{"text":{"format":{"type":"json_schema"}},"input":"x"}"#).wants_json_schema);
+}
+
+#[test]
+fn answers_and_prompts_are_counted() {
+    let answers = |body: &str| found(body).answers;
+    assert_eq!(answers(r#"{"n":3,"best_of":5}"#), Some(5));
+    assert_eq!(answers(r#"{"best_of":2,"n":4}"#), Some(4));
+    assert_eq!((answers(r#"{"n":"128"}"#), answers(r#"{"n":1e2}"#)), (Some(128), Some(100)));
+    assert_eq!(
+        (answers(r#"{"n":null}"#), answers(r#"{"n":-1}"#), answers(r#"{"n":1.5}"#)),
+        (None, None, None)
+    );
+    let prompts = |value: &str| found(&format!("{{\"prompt\":{value}}}")).prompts;
+    assert_eq!((prompts(r#""a, b""#), prompts("[1, 2, 3]"), prompts("[]")), (1, 1, 1));
+    assert_eq!(prompts(r#"[ "a,\"[b", "c]" , "d"]"#), 3);
+    assert_eq!(prompts("[[1,2],[3]]"), 2);
 }
 
 #[test]

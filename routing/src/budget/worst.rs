@@ -27,9 +27,8 @@ pub struct Worst {
 }
 
 /// The most that one attempt at `profile` can cost under `model`, at the prices of the time
-/// at which it came in. `answers`: alternatives that the caller wants of it (`n`), at
-/// least 1.
-pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile, answers: u64) -> Worst {
+/// at which it came in.
+pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile) -> Worst {
     let mut worst = Worst::default();
     let targets = model.tiers.iter().flat_map(|tier| &tier.targets);
     for target in targets {
@@ -40,7 +39,7 @@ pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile, answ
         match deployment.prices.at(profile.at_unix_ms) {
             None => worst.unpriced = true,
             Some(price) => {
-                let cost = price.cost(tokens(deployment, profile, answers));
+                let cost = price.cost(tokens(deployment, profile));
                 worst.dearest = Some(worst.dearest.map_or(cost, |known| known.max(cost)));
                 worst.cheapest = Some(worst.cheapest.map_or(cost, |known| known.min(cost)));
             }
@@ -50,16 +49,20 @@ pub fn worst(table: &RoutingTable, model: &VirtualModel, profile: &Profile, answ
 }
 
 /// Input with its margin, nothing of it cached, and the longest answers.
-fn tokens(deployment: &Deployment, profile: &Profile, answers: u64) -> Tokens {
+fn tokens(deployment: &Deployment, profile: &Profile) -> Tokens {
     let input = u64::from(profile.input_tokens);
-    let output: u32 = if profile.needs.contains(Capabilities::EMBEDDINGS) {
-        0
-    } else {
-        let limits = [profile.max_output_tokens, deployment.max_output_tokens];
-        limits.into_iter().flatten().min().unwrap_or(OUTPUT_TOKENS_UNLIMITED)
-    };
     let input = input + (input * INPUT_MARGIN_PERCENT).div_ceil(100);
-    Tokens { input, cached_input: 0, output: u64::from(output).saturating_mul(answers.max(1)) }
+    Tokens { input, cached_input: 0, output: output_max(deployment, profile) }
+}
+
+/// The longest output that is reckoned with, in tokens: of all answers together.
+pub fn output_max(deployment: &Deployment, profile: &Profile) -> u64 {
+    if profile.needs.contains(Capabilities::EMBEDDINGS) {
+        return 0;
+    }
+    let limits = [profile.max_output_tokens, deployment.max_output_tokens];
+    let one = limits.into_iter().flatten().min().unwrap_or(OUTPUT_TOKENS_UNLIMITED);
+    u64::from(one).saturating_mul(profile.answers())
 }
 
 #[cfg(test)]
@@ -97,7 +100,7 @@ mod tests {
         let pin = VirtualModel::pin("chat", crate::table::DeploymentIndex(0));
         let tier = Tier { targets: targets.collect(), timeouts: Timeouts::default(), max_attempts: 1 };
         let model = VirtualModel { tiers: vec![tier], constraints: Constraints::default(), ..pin };
-        worst(&table, &model, profile, 1)
+        worst(&table, &model, profile)
     }
 
     #[test]
@@ -118,6 +121,8 @@ mod tests {
         );
         let worst = of(all()[..1].to_vec(), &profile);
         assert_eq!((worst.dearest, worst.unpriced), (Some(NanoUsd(171)), false), "the caller's limit");
+        let three = Profile { extra_answers: 2, ..profile };
+        assert_eq!(of(all()[..1].to_vec(), &three).dearest, Some(NanoUsd(491)), "three answers to one input");
         let needs = Capabilities::EMBEDDINGS;
         let worst = of(all()[..1].to_vec(), &Profile { needs, input_tokens: 100, ..Profile::default() });
         assert_eq!(worst.dearest, Some(NanoUsd(110)), "vectors are no tokens");

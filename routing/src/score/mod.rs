@@ -247,7 +247,7 @@ impl<'a> Scorer<'a> {
         let tokens = Tokens {
             input: self.profile.input_tokens.into(),
             cached_input: cached as u64,
-            output: output as u64,
+            output: (output as u64).saturating_mul(self.profile.answers()),
         };
         let cost = price.cost(tokens).0;
         Some(NanoUsd(cost.saturating_add((cost as f64 * p_error) as u64)))

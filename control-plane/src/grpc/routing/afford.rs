@@ -33,7 +33,7 @@ pub(super) fn afford(
     if covering.peek().is_none() {
         return Ok(profile);
     }
-    let worst = worst::worst(table, route.model, &profile, 1);
+    let worst = worst::worst(table, route.model, &profile);
     let (now, dearest) = (SystemTime::now(), worst.dearest.unwrap_or_default().0);
     for budget in covering {
         let is_spent = || dearest > budgets.left(budget, now);
