@@ -110,6 +110,8 @@ pub struct Request {
     failure: Option<Failure>,
     last_return: Option<AttemptId>,
     all_rate_limited: bool,
+    /// There is no money for attempts beside others.
+    alone: bool,
 }
 
 impl Request {
@@ -153,6 +155,7 @@ impl Request {
             failure: None,
             last_return: None,
             all_rate_limited: true,
+            alone: false,
         }
     }
 
@@ -230,7 +233,7 @@ impl Request {
     fn next_beside<R: Rng>(&mut self, context: &mut Context<'_, R>) -> Directive {
         let now = context.now;
         self.note_silence(context);
-        if self.live.iter().all(|live| live.overdue) {
+        if !self.alone && self.live.iter().all(|live| live.overdue) {
             if let Some((deployment, tier)) = self.choose_beside(context)
                 && self.pay_beside(context, deployment)
             {
@@ -243,7 +246,9 @@ impl Request {
                 live.soft = live.soft.max(now + BESIDE_AGAIN_AFTER);
             }
         }
-        if let Some((deployment, tier, why)) = self.choose_race(context) {
+        if !self.alone
+            && let Some((deployment, tier, why)) = self.choose_race(context)
+        {
             return self.start(context, deployment, tier, why);
         }
         let soft = self.live.iter().map(|live| live.soft);

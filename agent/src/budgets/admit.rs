@@ -21,7 +21,7 @@ use trunkline_routing::{
 
 use super::{Entry, Reservation, held::Offer};
 use crate::{
-    engine::Job,
+    engine::{IMAGE_INPUT_TOKENS_MAX, Job},
     metrics::BudgetLabels,
     shared::Shared,
     snapshot::{Goal, Snapshot},
@@ -31,16 +31,13 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The same where the request is served anyway: a lease that is on its way comes within.
-const WAIT_FOR_BETTER: Duration = Duration::from_millis(250);
+pub(super) const WAIT_FOR_BETTER: Duration = Duration::from_millis(250);
 
 /// While a request waits the ledger is asked so often.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A control plane that is away may be back after it.
 const AWAY_RETRY: Duration = Duration::from_secs(10);
-
-/// Bytes of images are no tokens; a request with images is taken for at most so many.
-const IMAGE_INPUT_TOKENS_MAX: u32 = 16_384;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -132,7 +129,7 @@ pub(crate) async fn admit(shared: &Shared, job: &Arc<Job>) -> Result<Arc<Job>, O
             Action::Alert => {
                 let amount = worst.dearest.unwrap_or_default().0;
                 match entry.held.offer(amount, shared.clock.now()) {
-                    Offer::Reserved(number) => reservation.add(&entry.held, number, amount),
+                    Offer::Reserved(number) => reservation.add(entry, number, amount),
                     Offer::Wait => force(shared, &mut reservation, entry, worst.dearest),
                     Offer::Never => {
                         count(shared, entry, "alerted");
@@ -261,7 +258,7 @@ fn priced(shared: &Shared, entry: &Entry, worst: &Worst) -> Result<u64, OverBudg
     }
 }
 
-fn refuse(shared: &Shared, entry: &Entry, why: Why) -> OverBudget {
+pub(super) fn refuse(shared: &Shared, entry: &Entry, why: Why) -> OverBudget {
     count(shared, entry, "refused");
     let resets_in = entry.held.resets_in(shared.clock.now(), SystemTime::now());
     OverBudget { budget: entry.budget.name.clone(), why, resets_in }
@@ -272,14 +269,14 @@ fn count(shared: &Shared, entry: &Entry, result: &'static str) {
     shared.metrics.budget_requests.get_or_create(&labels).inc();
 }
 
-fn force(shared: &Shared, reservation: &mut Reservation, entry: &Entry, amount: Option<NanoUsd>) {
+pub(super) fn force(shared: &Shared, reservation: &mut Reservation, entry: &Entry, amount: Option<NanoUsd>) {
     let amount = amount.unwrap_or_default().0;
     let number = entry.held.force(amount, shared.clock.now());
-    reservation.add(&entry.held, number, amount);
+    reservation.add(entry, number, amount);
 }
 
 /// Reserves `amount`, waiting for it until then if it may come.
-async fn obtain(
+pub(super) async fn obtain(
     shared: &Shared,
     reservation: &mut Reservation,
     entry: &Entry,
@@ -307,7 +304,7 @@ async fn obtain(
     }
     match offer {
         Offer::Reserved(number) => {
-            reservation.add(held, number, amount);
+            reservation.add(entry, number, amount);
             if held.is_short(shared.clock.now()) {
                 budgets.ask.notify_one();
                 budgets.write.notify_one();

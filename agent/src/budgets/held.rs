@@ -423,8 +423,8 @@ mod tests {
         held.close_one(first);
         let told = held.claims(false, end);
         assert!(
-            told.iter().any(|claim| claim.span.is_some_and(|span| span.start == 0)
-                && claim.account.spent == 30),
+            told.iter()
+                .any(|claim| claim.span.is_some_and(|span| span.start == 0) && claim.account.spent == 30),
             "{told:?}"
         );
         // Paid and told of, it goes with the next period.

@@ -2,6 +2,7 @@
 //! is told. The ledger is the control plane's, or this agent's own when it runs alone.
 
 mod admit;
+mod again;
 mod claims;
 mod disk;
 mod held;
@@ -29,6 +30,7 @@ use trunkline_routing::{budget::Budget, money::NanoUsd, table::RoutingTable};
 
 pub(crate) use self::{
     admit::{OverBudget, Why, admit, look},
+    again::Short,
     keep::run,
 };
 use self::{disk::Former, held::Held};
@@ -77,8 +79,8 @@ struct Entry {
     held: Arc<Held>,
 }
 
-/// What a request may spend: the most it can cost, of each budget that it counts for. What
-/// is left when it is dropped goes back.
+/// What an attempt may spend: the most it can cost, of each budget that its request counts
+/// for. What is left when it is dropped goes back.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     clock: Clock,
@@ -87,9 +89,10 @@ pub(crate) struct Reservation {
 
 #[derive(Debug)]
 struct Part {
-    held: Arc<Held>,
+    entry: Entry,
     /// The period it was taken from.
     number: u64,
+    amount: u64,
     left: AtomicU64,
 }
 
@@ -188,11 +191,23 @@ impl Reservation {
         Self { clock, parts: Vec::new() }
     }
 
-    fn add(&mut self, held: &Arc<Held>, number: u64, amount: u64) {
-        self.parts.push(Part { held: Arc::clone(held), number, left: AtomicU64::new(amount) });
+    fn add(&mut self, entry: &Entry, number: u64, amount: u64) {
+        self.parts.push(Part { entry: entry.clone(), number, amount, left: AtomicU64::new(amount) });
     }
 
-    /// An attempt of the request cost so much.
+    /// Whether nothing was paid from it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.parts.iter().all(|part| part.left.load(Ordering::Relaxed) == part.amount)
+    }
+
+    /// Its attempt is over: what is left goes back.
+    pub(crate) fn give_back(&self) {
+        for part in &self.parts {
+            part.entry.held.release(part.number, part.left.swap(0, Ordering::Relaxed));
+        }
+    }
+
+    /// The attempt cost so much.
     pub(crate) fn charge(&self, cost: NanoUsd) {
         let now = self.clock.now();
         for part in &self.parts {
@@ -200,16 +215,16 @@ impl Reservation {
             // It never refuses.
             let before =
                 part.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or_default();
-            part.held.spend(part.number, before.min(cost.0), cost.0, now);
+            part.entry.held.spend(part.number, before.min(cost.0), cost.0, now);
         }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.give_back();
         for part in &self.parts {
-            part.held.release(part.number, part.left.load(Ordering::Relaxed));
-            part.held.close_one(part.number);
+            part.entry.held.close_one(part.number);
         }
     }
 }

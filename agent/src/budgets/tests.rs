@@ -61,7 +61,7 @@ impl Start {
         entry.held.end_wait(amount);
         let Offer::Reserved(number) = offer else { return None };
         let mut reservation = Reservation::new(self.budgets.clock);
-        reservation.add(&entry.held, number, amount);
+        reservation.add(&entry, number, amount);
         Some(reservation)
     }
 

@@ -115,9 +115,6 @@ pub(super) fn close(
     let prices = &job.snapshot.table().deployment(record.deployment).prices;
     let price = prices.at(shared.clock.unix_ms(record.started));
     let cost = used.and_then(|(tokens, _)| price.map(|price| price.cost(tokens)));
-    if let Some((budget, cost)) = job.budget.as_ref().zip(cost) {
-        budget.charge(cost);
-    }
     record.class = Some(class);
     record.status = status;
     record.duration = Some(duration);

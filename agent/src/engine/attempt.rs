@@ -12,7 +12,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout};
 use trunkline_routing::{
     classify::{
-        BodyFault, Classified, ErrorFields, TransportFault, classify, classify_body, classify_transport,
+        BodyFault, Classified, ErrorFields, OutcomeClass, TransportFault, classify, classify_body,
+        classify_transport,
     },
     hint::retry_hint,
     table::{DeploymentIndex, Timeouts},
@@ -113,6 +114,15 @@ impl FailedAttempt {
         AttemptEnd::Failed(Box::new(Self { classified, status, headers, body, error, usage: None }))
     }
 
+    /// Whether the provider may have generated something, and said nothing of it.
+    pub(super) fn is_untold(&self) -> bool {
+        let broken = matches!(
+            self.classified.class,
+            OutcomeClass::Reset | OutcomeClass::Timeout | OutcomeClass::Empty | OutcomeClass::Malformed
+        );
+        broken && self.status < 300 && self.usage.is_none() && self.error == ApiError::default()
+    }
+
     fn unusable(fault: BodyFault, usage: Option<Usage>) -> AttemptEnd {
         let end = Self::bare(classify_body(fault), StatusCode::OK.as_u16());
         match end {
@@ -162,7 +172,8 @@ pub(super) async fn run(
         return FailedAttempt::bare(classify(401, &ErrorFields::default(), None), 0);
     };
     let request = build(&job, endpoint, deployment, credential);
-    let answer = worker.upstream.send(endpoint, request, timeouts.connect).await;
+    let answer =
+        worker.upstream.send(endpoint, request, timeouts.connect, |sent| heard.tell_sent(sent)).await;
     let answer = match hold {
         Some(hold) => answer.map(|answer| answer.map(|body| drilled::cut(body, hold))),
         None => answer,

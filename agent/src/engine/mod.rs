@@ -25,6 +25,7 @@ mod account;
 mod attempt;
 mod drilled;
 mod job;
+mod pay;
 mod probe;
 mod race;
 mod report;
@@ -33,18 +34,22 @@ mod tail;
 pub(crate) use self::{
     account::Trace,
     attempt::FailedAttempt,
-    job::{Endpoint, Forwarded, Job, profile},
+    job::{Endpoint, Forwarded, IMAGE_INPUT_TOKENS_MAX, Job, profile},
     probe::{PROBE_TOKENS, Probed, probe},
     report::report,
     tail::Tail,
 };
-use self::{attempt::AttemptEnd, race::Race};
+use self::{
+    attempt::AttemptEnd,
+    pay::{Funding, Payer},
+    race::{Heard, Race},
+};
 use crate::{
-    budgets::{self, OverBudget},
+    budgets::{self, OverBudget, Reservation},
+    control::UsageSource,
     decisions::AttemptRecord,
     drills::{Drills, Hold},
     metrics::StartLabels,
-    openai::usage::Usage,
     shared::Shared,
     snapshot::Snapshot,
     upstream::Upstream,
@@ -128,14 +133,28 @@ async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     let mut race = Race::default();
     loop {
         match flight.consult(Request::next) {
-            Directive::Start { id, deployment, tier, why } => {
-                let hold = flight.begin(id, deployment, why);
-                let (worker, job) = (Arc::clone(worker), Arc::clone(job));
-                race.add(id, |heard| attempt::run(worker, job, deployment, tier, heard, hold));
-            }
+            Directive::Start { id, deployment, tier, why } => match flight.fund(&mut race, id, why).await {
+                Funding::Paid(paid) => {
+                    let (heard, hold) = flight.begin(id, deployment, why, paid);
+                    let (worker, job) = (Arc::clone(worker), Arc::clone(job));
+                    race.add(id, heard.clone(), attempt::run(worker, job, deployment, tier, heard, hold));
+                }
+                Funding::Short(short) if pay::is_needed(why) => {
+                    flight.abandon();
+                    return flight.finish(Err(Refusal::Budget(short.refuse(&worker.shared))));
+                }
+                // What runs goes on alone.
+                Funding::Short(_) => {}
+                Funding::Ended(id, end) => {
+                    if let Some(success) = flight.ended(id, end) {
+                        return flight.finish(Ok(success));
+                    }
+                }
+            },
             Directive::Kill(id) => {
                 race.remove(id);
-                flight.failed(id, &classify_transport(TransportFault::AttemptTimeout), 0, None);
+                let used = flight.estimate(id);
+                flight.failed(id, &classify_transport(TransportFault::AttemptTimeout), 0, used);
             }
             Directive::Wait(until) => {
                 let until = Instant::from_std(worker.shared.clock.instant(until));
@@ -162,6 +181,7 @@ struct Flight<'a> {
     worker: &'a Arc<Worker>,
     job: &'a Arc<Job>,
     request: Request,
+    payer: Payer,
     trace: Trace,
     failures: Vec<(AttemptId, FailedAttempt)>,
     over: bool,
@@ -188,7 +208,7 @@ impl<'a> Flight<'a> {
             .of_tenant(Tenant::of(job.tenant.as_deref()));
         drop(registry);
         let trace = Trace::new(shared, decision, now);
-        Self { worker, job, request, trace, failures: Vec::new(), over: false }
+        Self { worker, job, request, payer: Payer::new(job), trace, failures: Vec::new(), over: false }
     }
 
     /// Asks the decision core, with the registry locked for that long.
@@ -211,7 +231,13 @@ impl<'a> Flight<'a> {
     }
 
     /// Opens the attempt's record. Some: a drill takes hold of it.
-    fn begin(&mut self, id: AttemptId, deployment: DeploymentIndex, why: Start) -> Option<Hold> {
+    fn begin(
+        &mut self,
+        id: AttemptId,
+        deployment: DeploymentIndex,
+        why: Start,
+        paid: Option<Arc<Reservation>>,
+    ) -> (Heard, Option<Hold>) {
         debug_assert_eq!(id.0 as usize, self.trace.attempts.len());
         let drills = &self.worker.shared.drills;
         let hold = if drills.is_armed() { self.hold(drills, deployment) } else { None };
@@ -235,7 +261,7 @@ impl<'a> Flight<'a> {
             in_flight: ticket.map_or(0, |ticket| ticket.in_flight_own()),
             predicted_ttft: ticket.and_then(|ticket| predicted(ticket.predicted_ttft_s())),
         });
-        hold
+        (self.payer.begin(paid), hold)
     }
 
     fn hold(&self, drills: &Drills, deployment: DeploymentIndex) -> Option<Hold> {
@@ -249,9 +275,11 @@ impl<'a> Flight<'a> {
         match end {
             AttemptEnd::Failed(failed) => {
                 let classified = failed.classified;
-                let (status, usage) = (failed.status, failed.usage);
+                let status = failed.status;
+                let told = failed.usage.map(|usage| self.job.tokens(Some(usage), 0));
+                let used = if failed.is_untold() { self.estimate(id) } else { told };
                 self.failures.push((id, *failed));
-                self.failed(id, &classified, status, usage);
+                self.failed(id, &classified, status, used);
                 None
             }
             AttemptEnd::Whole { headers, body, facts, ttft } => {
@@ -267,14 +295,7 @@ impl<'a> Flight<'a> {
                     registry.release(ticket);
                 }
                 self.trace.attempts[id.0 as usize].ttft = Some(ttft);
-                self.trace.close(
-                    &self.worker.shared,
-                    self.job,
-                    id,
-                    OutcomeClass::Ok,
-                    200,
-                    Some((tokens, source)),
-                );
+                self.close(id, OutcomeClass::Ok, 200, Some((tokens, source)));
                 self.lose(&losers);
                 self.trace.chosen = Some(id);
                 Some(Success::Whole(Whole { headers, body }))
@@ -293,7 +314,7 @@ impl<'a> Flight<'a> {
                 self.trace.chosen = Some(id);
                 Some(Success::Stream(Box::new(Tail::new(
                     Arc::clone(&self.worker.shared),
-                    Arc::new(self.job.without_body()),
+                    Arc::new(Job { budget: self.payer.take(id), ..self.job.without_body() }),
                     *opened,
                     ticket,
                     ttft,
@@ -303,7 +324,13 @@ impl<'a> Flight<'a> {
         }
     }
 
-    fn failed(&mut self, id: AttemptId, classified: &Classified, status: u16, usage: Option<Usage>) {
+    fn failed(
+        &mut self,
+        id: AttemptId,
+        classified: &Classified,
+        status: u16,
+        used: Option<(Tokens, UsageSource)>,
+    ) {
         let opened = self.consult(|request, context| request.failed(context, id, classified));
         let shared = &self.worker.shared;
         let deployment = self.trace.attempts[id.0 as usize].deployment;
@@ -318,8 +345,7 @@ impl<'a> Flight<'a> {
         if opened || classified.gate.is_some() || classified.quarantine_scope.is_some() {
             shared.protections_changed.notify_one();
         }
-        let used = usage.map(|usage| self.job.tokens(Some(usage), 0));
-        self.trace.close(shared, self.job, id, classified.class, status, used);
+        self.close(id, classified.class, status, used);
     }
 
     fn lose(&mut self, losers: &[Loser]) {
@@ -329,7 +355,8 @@ impl<'a> Flight<'a> {
             self.worker.shared.opened(snapshot.deployment_name(deployment), model);
         }
         for loser in losers {
-            self.trace.close(&self.worker.shared, self.job, loser.id, loser.class, 0, None);
+            let used = self.estimate(loser.id);
+            self.close(loser.id, loser.class, 0, used);
         }
     }
 
@@ -337,9 +364,14 @@ impl<'a> Flight<'a> {
         self.worker.shared.clock.now().since(self.trace.attempts[id.0 as usize].started)
     }
 
-    fn refusal(&mut self, failure: Failure) -> Refusal {
+    /// It ends without an answer: settles what runs.
+    fn abandon(&mut self) {
         let losers = self.consult(Request::abandon);
         self.lose(&losers);
+    }
+
+    fn refusal(&mut self, failure: Failure) -> Refusal {
+        self.abandon();
         match failure {
             Failure::Return(id) => {
                 let at = self.failures.iter().position(|(failed, _)| *failed == id);
@@ -386,7 +418,8 @@ fn observation(profile: &Profile, tokens: Tokens, ttft: Duration, duration: Dura
         input_tokens: tokens.input,
         cached_input_tokens: tokens.cached_input,
         max_output_tokens: profile.max_output_tokens,
-        output_tokens: tokens.output,
+        // Answers to one request are made side by side.
+        output_tokens: tokens.output.div_ceil(profile.answers()),
         ttft,
         duration,
         stream: profile.stream,
@@ -408,8 +441,7 @@ impl Drop for Flight<'_> {
         if self.over {
             return;
         }
-        let losers = self.consult(Request::abandon);
-        self.lose(&losers);
+        self.abandon();
         let mut trace = std::mem::take(&mut self.trace);
         trace.keep(&self.worker.shared, self.job);
     }

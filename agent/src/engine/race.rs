@@ -17,13 +17,29 @@ use super::attempt::AttemptEnd;
 
 type Running = Pin<Box<dyn Future<Output = AttemptEnd> + Send>>;
 
-/// Whether the head of a whole answer came, told by the attempt while it runs on.
+/// What an attempt tells while it runs on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard(Arc<AtomicBool>);
+pub(super) struct Heard(Arc<Signs>);
+
+#[derive(Debug, Default)]
+struct Signs {
+    /// The head of a whole answer came.
+    head: AtomicBool,
+    /// The provider has the request, or some of it.
+    sent: AtomicBool,
+}
 
 impl Heard {
     pub(super) fn tell(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.head.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn tell_sent(&self, sent: bool) {
+        self.0.sent.store(sent, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -40,13 +56,11 @@ pub(super) struct Race {
 }
 
 impl Race {
-    pub(super) fn add<F>(&mut self, id: AttemptId, attempt: impl FnOnce(Heard) -> F)
+    pub(super) fn add<F>(&mut self, id: AttemptId, heard: Heard, attempt: F)
     where
         F: Future<Output = AttemptEnd> + Send + 'static,
     {
-        let heard = Heard::default();
-        let running = Box::pin(attempt(heard.clone()));
-        self.runners.push(Runner { id, heard, running });
+        self.runners.push(Runner { id, heard, running: Box::pin(attempt) });
     }
 
     pub(super) fn remove(&mut self, id: AttemptId) {
@@ -55,7 +69,7 @@ impl Race {
 
     /// Attempts whose head came since this was last asked.
     pub(super) fn take_heard(&self) -> impl Iterator<Item = AttemptId> {
-        let heard = self.runners.iter().filter(|runner| runner.heard.0.swap(false, Ordering::Relaxed));
+        let heard = self.runners.iter().filter(|runner| runner.heard.0.head.swap(false, Ordering::Relaxed));
         heard.map(|runner| runner.id)
     }
 
@@ -70,7 +84,7 @@ impl Race {
     }
 
     /// Pending for ever when nothing runs.
-    async fn next(&mut self) -> (AttemptId, AttemptEnd) {
+    pub(super) async fn next(&mut self) -> (AttemptId, AttemptEnd) {
         poll_fn(|context| {
             for at in 0..self.runners.len() {
                 if let Poll::Ready(end) = self.runners[at].running.as_mut().poll(context) {

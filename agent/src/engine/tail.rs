@@ -2,7 +2,7 @@
 //! usage, and ends in one of two ways: as the provider ended it, or with one error
 //! event. No other target can take over any more.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
@@ -42,6 +42,11 @@ use crate::{
 /// keep the connection.
 const END_WITHIN: Duration = Duration::from_secs(1);
 
+/// An answer is learned from if data waited for its reader for less than this, or than this
+/// part of the answer's time.
+const AWAY_MAX: Duration = Duration::from_millis(20);
+const AWAY_SHARE: u32 = 20;
+
 /// The rest of a stream.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -60,10 +65,55 @@ pub(crate) struct Tail {
     broken: Option<Classified>,
     ticket: Ticket,
     ttft: Duration,
+    pace: Pace,
     id: AttemptId,
     record: Option<Arc<Mutex<DecisionRecord>>>,
     over: bool,
     _in_flight: InFlight,
+}
+
+/// When data came from the provider, as far as the caller's own pace lets it be known: it is
+/// read only when the caller has taken what came before.
+#[derive(Debug)]
+struct Pace {
+    /// When data last came, or was found.
+    last: Instant,
+    /// When it was last looked for.
+    looked: Instant,
+    /// Whether it was looked for in vain since data last came: then the next comes when it
+    /// is seen.
+    awaited: bool,
+    /// Sum of times in which data came that nobody looked for.
+    away: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { last: now, looked: now, awaited: false, away: Duration::ZERO }
+    }
+
+    /// Takes note of a look.
+    fn watch<T>(&mut self, seen: Poll<T>) -> Poll<T> {
+        let now = Instant::now();
+        match seen {
+            Poll::Pending => self.awaited = true,
+            Poll::Ready(_) => {
+                if !self.awaited {
+                    self.away += now - self.looked;
+                }
+                self.last = now;
+                self.awaited = false;
+            }
+        }
+        self.looked = now;
+        seen
+    }
+
+    /// Whether the times of an answer that took so long say more of its reader.
+    fn is_held_up(&self, took: Duration) -> bool {
+        self.away > AWAY_MAX.max(took / AWAY_SHARE)
+    }
 }
 
 enum Step {
@@ -98,6 +148,7 @@ impl Tail {
             broken: None,
             ticket,
             ttft,
+            pace: Pace::new(),
             id,
             record: None,
             over: false,
@@ -144,10 +195,11 @@ impl Tail {
             self.read_on();
             return Step::End(Ok(()));
         };
+        let pace = &mut self.pace;
         let frame = tokio::select! {
             biased;
             // Data that is already there beats the clock.
-            frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)) => frame,
+            frame = poll_fn(|context| pace.watch(Pin::new(&mut *body).poll_frame(context))) => frame,
             () = self.timer.as_mut() => {
                 return Step::End(Err(classify_transport(TransportFault::TimeoutAfterContent)));
             }
@@ -271,8 +323,16 @@ impl Tail {
             let mut registry = self.shared.registry.lock();
             let opened = registry.record(self.ticket, now, sample, &mut rand::rng());
             if class == OutcomeClass::Ok {
-                let took = now.since(self.ticket.started());
-                registry.observe(self.ticket, now, &observation(&self.job.profile, used.0, self.ttft, took));
+                // What the caller's own pace made is not the provider's.
+                let since = self.pace.last.elapsed();
+                let took = now.since(self.ticket.started()).saturating_sub(since);
+                if !self.pace.is_held_up(took) {
+                    registry.observe(
+                        self.ticket,
+                        now,
+                        &observation(&self.job.profile, used.0, self.ttft, took),
+                    );
+                }
             }
             registry.release(self.ticket);
             opened
@@ -281,6 +341,9 @@ impl Tail {
             let mut record = record.lock();
             let attempt = &mut record.attempts[self.id.0 as usize];
             account::close(&self.shared, &self.job, attempt, class, 200, Some(used));
+            if let Some((budget, cost)) = self.job.budget.as_ref().zip(attempt.cost) {
+                budget.charge(cost);
+            }
             if opened {
                 let snapshot = &self.job.snapshot;
                 let name = snapshot.deployment_name(attempt.deployment);

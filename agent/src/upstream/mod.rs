@@ -77,7 +77,8 @@ impl Upstream {
 
     /// Sends `request` and waits for the response head. The request's URI is
     /// [`Endpoint::path`]; a Host header is added when absent. Only connecting is limited
-    /// by `connect_timeout`. Dropping the future closes the connection at once.
+    /// by `connect_timeout`. Dropping the future closes the connection at once. `sent` is
+    /// told true when the request is about to be written, and false if it was not after all.
     ///
     /// # Errors
     /// Without a response head; the variant says whether the request may have arrived.
@@ -86,22 +87,29 @@ impl Upstream {
         endpoint: &Arc<Endpoint>,
         mut request: Request<Full<Bytes>>,
         connect_timeout: Duration,
+        sent: impl Fn(bool),
     ) -> Result<Response<UpstreamBody>, SendError> {
         let pool = self.pools.of(&endpoint.origin);
         request.headers_mut().entry(HOST).or_insert_with(|| endpoint.host_header().clone());
         // Each turn uses up a pooled connection, so this ends.
         while let Some(mut connection) = pool.checkout() {
+            sent(true);
             match exchange(&mut connection, request).await {
                 Sent::Response(response) => return Ok(deliver(response, connection, pool)),
                 Sent::Failed(error) => return Err(error),
                 Sent::Unwritten(unsent) => request = *unsent,
             }
+            sent(false);
         }
         let mut connection = self.connector.connect(endpoint, &pool, connect_timeout).await?;
+        sent(true);
         match exchange(&mut connection, request).await {
             Sent::Response(response) => Ok(deliver(response, connection, pool)),
             Sent::Failed(error) => Err(error),
-            Sent::Unwritten(_) => Err(SendError::Connect(ConnectFailure::Closed)),
+            Sent::Unwritten(_) => {
+                sent(false);
+                Err(SendError::Connect(ConnectFailure::Closed))
+            }
         }
     }
 

@@ -52,7 +52,7 @@ async fn read_close(stream: &mut TcpStream) {
 }
 
 async fn send_whole(upstream: &Upstream, endpoint: &Arc<Endpoint>) -> Result<Bytes, SendError> {
-    let response = upstream.send(endpoint, request(endpoint), LIMIT).await?;
+    let response = upstream.send(endpoint, request(endpoint), LIMIT, |_| {}).await?;
     assert_eq!(response.status(), StatusCode::OK);
     Ok(response.into_body().collect().await.unwrap().to_bytes())
 }
@@ -126,7 +126,7 @@ async fn dropping_the_send_closes_the_connection() {
     let (listener, address) = listener().await;
     let (upstream, endpoint) = (upstream(), endpoint(address));
     let (_, mut stream) = {
-        let sending = upstream.send(&endpoint, request(&endpoint), LIMIT);
+        let sending = upstream.send(&endpoint, request(&endpoint), LIMIT, |_| {});
         let accepting = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             (read_request(&mut stream).await, stream)
@@ -150,7 +150,7 @@ async fn dropping_the_body_early_closes_the_connection() {
         read_close(&mut stream).await;
     });
     let (upstream, endpoint) = (upstream(), endpoint(address));
-    let response = upstream.send(&endpoint, request(&endpoint), LIMIT).await.unwrap();
+    let response = upstream.send(&endpoint, request(&endpoint), LIMIT, |_| {}).await.unwrap();
     let mut body = response.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
     drop(body);
@@ -166,7 +166,7 @@ async fn an_answer_that_breaks_off_is_an_error() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab").await.unwrap();
     });
     let (upstream, endpoint) = (upstream(), endpoint(address));
-    let response = upstream.send(&endpoint, request(&endpoint), LIMIT).await.unwrap();
+    let response = upstream.send(&endpoint, request(&endpoint), LIMIT, |_| {}).await.unwrap();
     let broken = response.into_body().collect().await.unwrap_err();
     assert!(matches!(broken, BodyError::Cut(_)), "{broken:?}");
     server.await.unwrap();
@@ -177,7 +177,7 @@ async fn a_tls_handshake_that_never_ends_is_a_connect_timeout() {
     let (_listener, address) = listener().await;
     let endpoint = Arc::new(Endpoint::parse(&format!("https://{address}"), true).unwrap());
     let limit = Duration::from_millis(50);
-    let error = upstream().send(&endpoint, request(&endpoint), limit).await.unwrap_err();
+    let error = upstream().send(&endpoint, request(&endpoint), limit, |_| {}).await.unwrap_err();
     assert!(matches!(error, SendError::ConnectTimeout), "{error:?}");
 }
 
@@ -239,6 +239,6 @@ fn everything_may_be_sent_to_another_thread() {
     fn check<T: Send>(_: &T) {}
     let upstream = upstream();
     let endpoint = Arc::new(Endpoint::parse("https://example.com", false).unwrap());
-    check(&upstream.send(&endpoint, request(&endpoint), LIMIT));
+    check(&upstream.send(&endpoint, request(&endpoint), LIMIT, |_| {}));
     check(&upstream);
 }

@@ -23,7 +23,8 @@ const SAME_RETRY_WITHIN: Duration = Duration::from_millis(250);
 const REPLAYS_MAX: u32 = 2;
 
 impl Request {
-    /// An attempt failed. `classified` says what it means.
+    /// An attempt failed. `classified` says what it means: CANCELLED that the last directive
+    /// was not carried out, since there is no money for another attempt.
     pub fn failed<R: Rng>(
         &mut self,
         context: &mut Context<'_, R>,
@@ -32,11 +33,25 @@ impl Request {
     ) -> bool {
         let Some(at) = self.live.iter().position(|live| live.id == id) else { return false };
         let live = self.live.swap_remove(at);
+        if classified.class == OutcomeClass::Cancelled {
+            self.never_started(context, &live);
+            return false;
+        }
         self.all_rate_limited &= classified.class == OutcomeClass::RateLimited;
         let opened = self.account(context, &live, classified);
         context.registry.release(live.ticket);
         self.remedy(context, &live, classified);
         opened
+    }
+
+    /// The attempt was not started after all, for want of money: it teaches nothing, its
+    /// name goes to the next, and from here on no other starts beside one that runs.
+    fn never_started<R: Rng>(&mut self, context: &mut Context<'_, R>, live: &Live) {
+        context.registry.release(live.ticket);
+        self.attempts -= 1;
+        self.starts -= 1;
+        self.tried.retain(|tried| *tried != live.deployment);
+        self.alone = true;
     }
 
     fn remedy<R: Rng>(&mut self, context: &mut Context<'_, R>, live: &Live, classified: &Classified) {

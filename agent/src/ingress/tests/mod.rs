@@ -29,6 +29,7 @@ mod duty;
 mod grpc;
 mod http;
 mod ordered;
+mod spend;
 mod start;
 mod stream;
 mod tls;
