@@ -332,6 +332,7 @@ fn tell(worker: &Worker, due: &Due, probed: &Probed, took: Duration) -> Option<u
         cost,
         faulted: probed.fault.is_some(),
         was_running: false,
+        own_pace: true,
         stream: false,
         input_tokens: engine::PROBE_TOKENS.input as u32,
         max_output_tokens: Some(1),

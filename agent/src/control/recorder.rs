@@ -55,6 +55,8 @@ pub struct AttemptSample {
     /// Whether [`Recorder::started`] was told of it: attempts that apps make themselves
     /// are known at their end only.
     pub was_running: bool,
+    /// Whether its times are the provider's own: not if data waited for a slow reader.
+    pub own_pace: bool,
     /// Answered piece by piece.
     pub stream: bool,
     /// Input as estimated, where no usage is known.
@@ -144,7 +146,7 @@ impl Recorder {
                 counts.add_usage(tokens, source, cost);
             }
             // A call of one token is like no request of an app: models learn nothing of it.
-            if *sample.model != *PROBE_MODEL {
+            if *sample.model != *PROBE_MODEL && sample.own_pace {
                 shard.samples.add(drawn, || sample.kept(ended));
             }
         });
@@ -362,6 +364,7 @@ mod tests {
             cost: None,
             faulted: true,
             was_running: true,
+            own_pace: true,
             stream: true,
             input_tokens: 0,
             max_output_tokens: None,

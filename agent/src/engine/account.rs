@@ -1,6 +1,6 @@
 //! The account of one request: decision, attempts, tokens, costs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use trunkline_routing::{
@@ -41,7 +41,8 @@ impl Trace {
         status: u16,
         used: Option<(Tokens, UsageSource)>,
     ) {
-        close(shared, job, &mut self.attempts[id.0 as usize], class, status, used);
+        let record = &mut self.attempts[id.0 as usize];
+        close(shared, job, record, class, status, used, Some(Duration::ZERO));
     }
 
     /// Hands the decision to those who may ask for it.
@@ -101,7 +102,8 @@ impl Trace {
     }
 }
 
-/// An attempt is over: its record, telemetry and metrics.
+/// An attempt is over: its record, telemetry and metrics. Its last data came `waited` ago;
+/// None: nobody knows, for it waited for a slow reader.
 pub(super) fn close(
     shared: &Shared,
     job: &Job,
@@ -109,8 +111,9 @@ pub(super) fn close(
     class: OutcomeClass,
     status: u16,
     used: Option<(Tokens, UsageSource)>,
+    waited: Option<Duration>,
 ) {
-    let duration = shared.clock.now().since(record.started);
+    let duration = shared.clock.now().since(record.started).saturating_sub(waited.unwrap_or_default());
     // What was charged when it began, whatever the price is by now.
     let prices = &job.snapshot.table().deployment(record.deployment).prices;
     let price = prices.at(shared.clock.unix_ms(record.started));
@@ -142,6 +145,7 @@ pub(super) fn close(
         cost,
         faulted: record.fault.is_some(),
         was_running: true,
+        own_pace: waited.is_some(),
         stream: job.profile.stream,
         input_tokens: job.profile.input_tokens,
         max_output_tokens: job.profile.max_output_tokens,

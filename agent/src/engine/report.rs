@@ -70,6 +70,7 @@ pub(crate) fn report(
         cost,
         faulted: false,
         was_running: false,
+        own_pace: true,
         stream: report.ttft.is_some(),
         input_tokens: record.profile.input_tokens,
         max_output_tokens: record.profile.max_output_tokens,

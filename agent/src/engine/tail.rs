@@ -110,9 +110,10 @@ impl Pace {
         seen
     }
 
-    /// Whether the times of an answer that took so long say more of its reader.
-    fn is_held_up(&self, took: Duration) -> bool {
-        self.away > AWAY_MAX.max(took / AWAY_SHARE)
+    /// How long ago data last came, of an answer that took so long. None: its times say more
+    /// of its reader.
+    fn waited(&self, took: Duration) -> Option<Duration> {
+        (self.away <= AWAY_MAX.max(took / AWAY_SHARE)).then(|| self.last.elapsed())
     }
 }
 
@@ -318,21 +319,15 @@ impl Tail {
             (_, BreakerCount::Neutral | BreakerCount::Success) => Sample::Neutral,
         };
         let used = self.used();
+        // What the caller's own pace made is not the provider's.
+        let waited = self.pace.waited(self.shared.clock.now().since(self.ticket.started()));
         let opened = {
             let now = self.shared.clock.now();
             let mut registry = self.shared.registry.lock();
             let opened = registry.record(self.ticket, now, sample, &mut rand::rng());
-            if class == OutcomeClass::Ok {
-                // What the caller's own pace made is not the provider's.
-                let since = self.pace.last.elapsed();
-                let took = now.since(self.ticket.started()).saturating_sub(since);
-                if !self.pace.is_held_up(took) {
-                    registry.observe(
-                        self.ticket,
-                        now,
-                        &observation(&self.job.profile, used.0, self.ttft, took),
-                    );
-                }
+            if let Some(waited) = waited.filter(|_| class == OutcomeClass::Ok) {
+                let took = now.since(self.ticket.started()).saturating_sub(waited);
+                registry.observe(self.ticket, now, &observation(&self.job.profile, used.0, self.ttft, took));
             }
             registry.release(self.ticket);
             opened
@@ -340,7 +335,7 @@ impl Tail {
         if let Some(record) = &self.record {
             let mut record = record.lock();
             let attempt = &mut record.attempts[self.id.0 as usize];
-            account::close(&self.shared, &self.job, attempt, class, 200, Some(used));
+            account::close(&self.shared, &self.job, attempt, class, 200, Some(used), waited);
             if let Some((budget, cost)) = self.job.budget.as_ref().zip(attempt.cost) {
                 budget.charge(cost);
             }
@@ -367,4 +362,33 @@ fn error_event() -> Bytes {
     Bytes::from_static(
         b"data: {\"error\":{\"message\":\"the provider broke off the answer after its first content; what came before is incomplete\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"upstream_broke_off\"}}\n\n",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(100);
+
+    #[tokio::test(start_paused = true)]
+    async fn times_of_an_answer_are_those_of_its_provider() {
+        let mut pace = Pace::new();
+        for _ in 0..10 {
+            assert!(pace.watch(Poll::<()>::Pending).is_pending());
+            tokio::time::advance(TICK).await;
+            assert!(pace.watch(Poll::Ready(())).is_ready());
+        }
+        tokio::time::advance(TICK).await;
+        assert_eq!(pace.waited(TICK * 10), Some(TICK));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_waited_for_its_reader_teaches_nothing() {
+        let mut pace = Pace::new();
+        for _ in 0..10 {
+            tokio::time::advance(TICK).await;
+            assert!(pace.watch(Poll::Ready(())).is_ready());
+        }
+        assert_eq!(pace.waited(TICK * 10), None);
+    }
 }

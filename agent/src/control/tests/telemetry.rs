@@ -19,6 +19,7 @@ pub(super) fn record(recorder: &Recorder, count: u64) {
             cost: Some(NanoUsd(10)),
             faulted: false,
             was_running: false,
+            own_pace: true,
             stream: false,
             input_tokens: 3,
             max_output_tokens: None,

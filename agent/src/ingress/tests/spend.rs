@@ -11,7 +11,16 @@ async fn agent(providers: &[&Provider], limit_usd: u32, timeouts: &str, deadline
     let document = document(providers, &format!("    deadline: {deadline}\n{budget}"))
         .replace("name: m", PRICE)
         .replace("weight: 1}]", &format!("weight: 1}}], timeouts: {{{timeouts}}}"));
-    Agent::start(&document, Limits::default()).await
+    let agent = Agent::start(&document, Limits::default()).await;
+    // It has read its own ledger when it knows that this is too much.
+    let long = post("/v1/chat/completions", "", &CHAT.replace("hi", &"hi ".repeat(1_000)));
+    let known = async {
+        while !agent.ask(&long).await.contains("has less left than") {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(known).await;
+    agent
 }
 
 fn chat() -> String {
