@@ -91,6 +91,25 @@ async fn report_that_is_sent_again_counts_once() {
     assert_eq!(refused.unwrap().code(), Code::ResourceExhausted);
 }
 
+#[tokio::test]
+async fn report_on_a_call_of_the_app_uses_up_no_limit_of_the_agent() {
+    let provider = Provider::start(Play::Answer).await;
+    let limited =
+        document(&[&provider], "").replace("{name: m}", "{name: m, limits: {requests_per_minute: 1}}");
+    let agent = Agent::start(&limited, Limits::default()).await;
+    let mut client = RoutingServiceClient::new(agent.grpc().await);
+    let decision = client.route(route()).await.unwrap().into_inner().decision.unwrap();
+    let report = ReportOutcomeRequest {
+        decision_id: decision.decision_id,
+        deployment: "p0/m".to_owned(),
+        status: 200,
+        ..ReportOutcomeRequest::default()
+    };
+    client.report_outcome(report).await.unwrap();
+    let decision = client.complete(complete("chat")).await.unwrap().into_inner().decision.unwrap();
+    assert_eq!(decision.attempts.len(), 1, "{decision:?}");
+}
+
 fn watch_of(models: Vec<String>, secret: &str) -> Request<WatchRoutesRequest> {
     let mut request = Request::new(WatchRoutesRequest { models });
     request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
