@@ -73,6 +73,7 @@ struct Spent {
 }
 
 /// One request.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 #[derive(Debug)]
 pub struct Request {
     profile: Profile,
