@@ -34,6 +34,7 @@ const KEYS_MAX: usize = 20_000;
 const RECENT: Duration = Duration::from_secs(60);
 
 /// What came of one attempt.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 #[derive(Clone, Debug)]
 pub struct AttemptSample {
     /// Full name.
