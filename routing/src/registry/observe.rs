@@ -112,8 +112,8 @@ impl Registry {
         let expected = outputs::expected(self.outputs.sums(now, key));
         let Some(slot) = self.slot_mut(ticket.slot) else { return };
         let in_flight = ticket.in_flight;
-        let slow = slot.slow(now).0;
-        let (ttft_s, tpot_s) = learner::times(&sample, || slow, in_flight);
+        let in_force = slot.slow(now).0;
+        let (ttft_s, tpot_s) = learner::times(&sample, || in_force, in_flight);
         if ticket.begun {
             slot.learner.rest(now, &sample, in_flight, expected);
         } else {
@@ -121,10 +121,10 @@ impl Registry {
             if let Some(ratios) = ratios.filter(|_| ticket.in_flight_own > 0) {
                 slot.learner.learn_load(now, in_flight, ratios);
             }
-            slot.moment.first(now, &slow, sample.fresh_input(), ttft_s, in_flight);
+            slot.moment.first(now, &in_force, sample.fresh_input(), ttft_s, in_flight);
         }
         if let Some(tpot_s) = tpot_s {
-            slot.moment.rest(now, &slow, tpot_s, in_flight);
+            slot.moment.rest(now, &in_force, tpot_s, in_flight);
         }
         let verbosity = slot.learner.verbosity(now);
         if seen.output_tokens > 0 {
@@ -144,9 +144,9 @@ impl Registry {
             ticket.session.map_or(0.0, |session| self.sessions.cached(session, ticket.slot, ticket.started));
         let Some(slot) = self.slot_mut(ticket.slot) else { return ticket };
         let fresh = (f64::from(input_tokens) - cached).max(0.0);
-        let (ttft, slow) = (now.since(ticket.started), slot.slow(now).0);
+        let (ttft, in_force) = (now.since(ticket.started), slot.slow(now).0);
         slot.learner.first(now, fresh, ttft, ticket.in_flight);
-        slot.moment.first(now, &slow, fresh, ttft.as_secs_f64().max(1e-4), ticket.in_flight);
+        slot.moment.first(now, &in_force, fresh, ttft.as_secs_f64().max(1e-4), ticket.in_flight);
         Ticket { begun: true, ..ticket.proven() }
     }
 
@@ -258,12 +258,12 @@ impl Registry {
     ) -> Knowledge {
         let Some(slot) = self.slot(binding.slot(deployment)) else { return Knowledge::nothing() };
         let own = slot.learner.model(now);
-        let (slow, basis) = slot.slow_or(own.slow, now);
+        let (in_force, basis) = slot.slow_or(own.slow, now);
         let [ttft_now, tpot_now] = match basis {
-            Basis::Fleet => slot.moment.against(now, &slow),
+            Basis::Fleet => slot.moment.against(now, &in_force),
             _ => [own.ttft_now, own.tpot_now],
         };
-        let basis = match slow.samples {
+        let basis = match in_force.samples {
             0 => Basis::Unknown,
             few if few < SAMPLES_MIN => Basis::Mean,
             _ => basis,
@@ -274,7 +274,7 @@ impl Registry {
         let fresh = slot.fleet.filter(|fleet| fleet.is_fresh(now));
         if let Some(Adopted { at, agents, model }) = fresh {
             let age = now.since(at);
-            let [ttft_off, tpot_off] = slot.between(&model.slow, &slow, in_flight);
+            let [ttft_off, tpot_off] = slot.between(&model.slow, &in_force, in_flight);
             let shifted = |sums: Sums, off: f64| Sums { sum: sums.sum + sums.weight * off, ..sums };
             let theirs = [
                 shifted(model.ttft_now.after(age, IDLE_TAU_S), ttft_off),
@@ -288,7 +288,7 @@ impl Registry {
         }
         let alone = fresh.is_none_or(|fleet| fleet.agents <= 1);
         Knowledge {
-            slow,
+            slow: in_force,
             basis,
             moments,
             in_flight,

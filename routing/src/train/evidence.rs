@@ -97,7 +97,9 @@ mod tests {
     fn a_value_weighs_the_same_whenever_it_is_told() {
         let of = |values: [(u64, f64); 3]| {
             let mut evidence = Evidence::default();
-            values.into_iter().for_each(|(time, value)| evidence.add(at(time), value, 1.0, 4.0));
+            for (time, value) in values {
+                evidence.add(at(time), value, 1.0, 4.0);
+            }
             evidence.read(at(20), 30.0)
         };
         assert_close(of([(3, 1.0), (9, -1.0), (12, 5.0)]), of([(12, 5.0), (3, 1.0), (9, -1.0)]));

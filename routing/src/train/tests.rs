@@ -105,7 +105,7 @@ fn counts_of_agents_beyond_the_bound_are_left_out() {
     for agent in 0..=AGENTS_MAX as u64 {
         trainer.running(agent, NAME, 1, at(1.0));
     }
-    assert_eq!(published(&mut trainer, 1.0).in_flight, AGENTS_MAX as f64);
+    assert_eq!(published(&mut trainer, 1.0).in_flight as usize, AGENTS_MAX);
     // Five each are as many as there is room for; the sixth of the last ones is not.
     for lane in 0..6 {
         for agent in 0..AGENTS_MAX as u64 {
