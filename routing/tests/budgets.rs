@@ -398,7 +398,9 @@ fn paced_hour(rng: &mut StdRng, limit: u64) -> Vec<u64> {
     let (mut spent, mut minutes) = (0_u64, Vec::new());
     for tick in 0..36_000_u64 {
         if tick % 20 == 0 {
-            agents.iter_mut().for_each(|(_, heard, own)| (*heard, *own) = (spent, 0));
+            for (_, heard, own) in &mut agents {
+                (*heard, *own) = (spent, 0);
+            }
         }
         if tick % 600 == 0 {
             minutes.push(spent);

@@ -282,7 +282,9 @@ fn what_was_made_elsewhere_uses_up_nothing_and_says_nothing_of_load() {
         agent.observe(ticket, if busy { 4.0 } else { 1.0 });
         agent.registry.record(ticket, agent.now, Outcome::Success, &mut agent.rng);
         assert_eq!(agent.registry.in_flight(&agent.binding, ONE) as usize, own.len());
-        own.into_iter().for_each(|ticket| agent.registry.release(ticket));
+        for ticket in own {
+            agent.registry.release(ticket);
+        }
         slow = agent.estimate().load;
     }
     assert!((slow - 0.01).abs() < 1e-9, "the load curve is the one assumed first: {slow}");

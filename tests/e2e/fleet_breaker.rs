@@ -97,7 +97,7 @@ impl Callers {
     async fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(caller) = self.tasks.join_next().await {
-            caller.expect("a call failed");
+            assert!(caller.is_ok(), "a call failed: {caller:?}");
         }
         self.answers.load(Ordering::Relaxed)
     }
@@ -194,7 +194,7 @@ async fn without_the_control_plane_agents_go_on_and_find_out_by_themselves_but_s
         sleep(Duration::from_millis(10)).await;
     }
     // The last word was at most a heartbeat, 5 s, old when it was killed.
-    assert!(killed.elapsed() >= LIVENESS - Duration::from_secs(6), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() >= LIVENESS.saturating_sub(Duration::from_secs(6)), "{:?}", killed.elapsed());
     // Then each agent probes once in one to three times the open time, of a second at least.
     let (before, since) = (dying.requests(), Instant::now());
     callers.answer(300).await;

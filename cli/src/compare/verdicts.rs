@@ -67,9 +67,11 @@ fn number(value: Option<f64>) -> String {
 
 fn markdown(outcomes: &[Outcome], line: &str) -> String {
     let head = "| row | | condition | measured | bound | margin | result |\n|---|---|---|--:|--:|--:|---|\n";
-    let lines = rows(outcomes).into_iter().map(|cells| format!("| {} |\n", cells.join(" | ")));
-    let not_built = not_built().lines().map(|line| format!("- {line}\n")).collect::<String>();
-    format!("Acceptance: {line}\n\n{head}{}\n{}\n{not_built}", lines.collect::<String>(), total(outcomes))
+    let lines: Vec<_> =
+        rows(outcomes).into_iter().map(|cells| format!("| {} |", cells.join(" | "))).collect();
+    let not_built: Vec<_> = not_built().lines().map(|line| format!("- {line}")).collect();
+    let (lines, not_built) = (lines.join("\n"), not_built.join("\n"));
+    format!("Acceptance: {line}\n\n{head}{lines}\n\n{}\n{not_built}\n", total(outcomes))
 }
 
 fn json_text(outcomes: &[Outcome], line: &str) -> String {

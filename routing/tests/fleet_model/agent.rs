@@ -11,7 +11,7 @@ use trunkline_routing::{
     breaker::{Sample, State as Local},
     fleet::{Counts, Forced, Outcome, State},
     registry::{
-        Binding, Block, FleetState, FleetVerdict, Forced as Order, Health, ProbeLease, ProbeOutcome, Registry,
+        Binding, FleetState, FleetVerdict, Forced as Order, Health, ProbeLease, ProbeOutcome, Registry,
     },
     table::{DeploymentIndex, RoutingTable, VirtualModel},
     time::Timestamp,
@@ -162,7 +162,7 @@ impl Agent {
             floor,
         ) {
             Health::Ready(share) => agent.rng.random_range(0..100) < share,
-            Health::Blocked(Block::Fleet(_)) | Health::Blocked(_) => false,
+            Health::Blocked(_) => false,
         };
         let target = (0..targets.len())
             .map(|offset| targets[(first + offset) % targets.len()])

@@ -64,7 +64,7 @@ impl Plane {
     }
 
     pub(crate) fn clock(&self, now: Duration) -> Timestamp {
-        Timestamp::ZERO + LONG_AGO + (now - self.started)
+        Timestamp::ZERO + LONG_AGO + now.saturating_sub(self.started)
     }
 
     pub(crate) fn adopt(&mut self, store: &Store, now: Duration, wall: u64) {

@@ -193,11 +193,11 @@ fn idle_leases_are_due_at_half_their_time_and_checks_at_once() {
     let told: Vec<_> =
         idle.iter().map(|lease| (&*lease.deployment, lease.due.since(world.now).as_secs())).collect();
     assert_eq!(told, [("p/a", 5), ("q/c", 0), ("p/b", 0)]);
-    let mut leased =
+    let mut begin =
         |at: u32, id: u64| world.registry.begin_leased(&world.binding, DeploymentIndex(at), id, world.now, 1);
-    assert!(leased(1, 2).is_none(), "the lease of another deployment");
-    let ticket = leased(2, 2).unwrap();
-    assert!(leased(2, 2).is_none(), "one call per lease");
+    assert!(begin(1, 2).is_none(), "the lease of another deployment");
+    let ticket = begin(2, 2).unwrap();
+    assert!(begin(2, 2).is_none(), "one call per lease");
     world.registry.note_cost(ticket, Some(NanoUsd(70)));
     world.registry.record(ticket, world.now, Sample::Success, &mut world.rng);
     world.registry.release(ticket);

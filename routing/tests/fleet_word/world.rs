@@ -21,7 +21,7 @@ const SUBJECTS: [&str; 5] = ["p/a", "p/b", "q/c", "p", "q"];
 const PROVIDER_OF: [&str; 3] = ["p", "p", "q"];
 
 fn subject(name: &str) -> usize {
-    SUBJECTS.iter().position(|subject| *subject == name).unwrap()
+    SUBJECTS.iter().position(|subject| *subject == name).unwrap_or(SUBJECTS.len())
 }
 
 fn table() -> RoutingTable {
