@@ -19,6 +19,7 @@ const FILES: &[&str] = &[
     "trunkline/routing/v1/routing.proto",
     "trunkline/agent/v1/agent.proto",
     "trunkline/agent/v1/model.proto",
+    "trunkline/agent/v1/trace.proto",
     "trunkline/telemetry/v1/telemetry.proto",
     "trunkline/admin/v1/config.proto",
     "trunkline/admin/v1/agent.proto",

@@ -57,6 +57,10 @@ pub struct Flags {
     /// the clear to a control plane there.
     #[arg(long, env = "TRUNKLINE_AGENT_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
+    /// Record all that decisions are made of to this file, for `trunkline replay`: no text of
+    /// prompts or answers, at most 256 MiB. What it holds is replaced.
+    #[arg(long, env = "TRUNKLINE_AGENT_RECORD", value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Worker threads. Default: one per core.
     #[arg(long, env = "TRUNKLINE_AGENT_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: Option<u16>,
@@ -96,6 +100,8 @@ pub struct Options {
     pub static_config: Option<PathBuf>,
     /// Who may reach it, and whom it trusts.
     pub security: Security,
+    /// File to record decisions to.
+    pub record: Option<PathBuf>,
     /// Worker threads, at least 1.
     pub workers: usize,
 }
@@ -121,6 +127,7 @@ impl From<Flags> for Options {
                 ops_tokens: flags.ops_token_file,
                 insecure: flags.insecure,
             },
+            record: flags.record,
             workers: flags.workers.map_or_else(default_workers, usize::from),
         }
     }

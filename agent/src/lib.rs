@@ -2,6 +2,7 @@
 //! the control plane streams, decides each request by itself, and goes on by itself
 //! when the control plane is away.
 
+mod brain;
 mod budgets;
 mod checks;
 mod clock;
@@ -24,6 +25,7 @@ pub mod security;
 mod shared;
 mod snapshot;
 mod start;
+mod tape;
 pub mod upstream;
 
 pub use config::{Options, default_workers};

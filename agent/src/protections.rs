@@ -144,7 +144,7 @@ pub(crate) async fn obey(shared: Arc<Shared>, mut words: Words, shutdown: Cancel
                         break Err(gone);
                     }
                     let until = shared.clock.at(words.heard_until.borrow_and_update().into_std());
-                    shared.registry.lock().heard_from_fleet(until);
+                    shared.registry.lock().heard_from_fleet(until, shared.clock.now());
                 }
             }
         };
@@ -187,11 +187,13 @@ pub(crate) fn take(shared: &Shared, verdicts: &Verdicts) {
         expires: local(lease.expires),
         is_check: lease.is_check,
     });
+    let (forced, leases): (Vec<_>, Vec<_>) = (forced.collect(), leases.collect());
+    let fleet: Vec<_> = ruled.chain(fleet).collect();
     {
         let mut registry = shared.registry.lock();
-        registry.set_forced(forced, now);
-        registry.set_fleet(&verdicts.epoch, ruled.chain(fleet), now, &mut rand::rng());
-        registry.set_leases(leases, now);
+        registry.set_forced(&forced, now);
+        registry.set_fleet(&verdicts.epoch, &fleet, now);
+        registry.set_leases(&leases, now);
     }
     shared.protections_changed.notify_one();
     shared.leases_changed.notify_one();

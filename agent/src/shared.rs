@@ -10,12 +10,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use trunkline_routing::registry::Registry;
 
 use crate::{
+    brain::Brain,
     budgets::Budgets,
     clock::Clock,
     control::{LoadedTable, Recorder},
@@ -27,14 +26,13 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// The state of the agent. The registry's lock is held for a few hundred nanoseconds
-/// at a time and never across an await.
+/// The state of the agent.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// Time.
     pub(crate) clock: Clock,
     /// What is known of targets.
-    pub(crate) registry: Mutex<Registry>,
+    pub(crate) registry: Brain,
     snapshot: ArcSwapOption<Snapshot>,
     /// Keys for providers.
     pub(crate) credentials: Arc<Credentials>,
@@ -83,7 +81,7 @@ impl Shared {
         Self {
             clock,
             budgets: Arc::new(Budgets::new(clock, account, None)),
-            registry: Mutex::new(Registry::new()),
+            registry: Brain::new(None),
             snapshot: ArcSwapOption::empty(),
             credentials: Arc::new(Credentials::new()),
             recorder,
@@ -112,8 +110,9 @@ impl Shared {
         let missing = self.credentials.missing(&loaded.table);
         let binding = {
             let mut registry = self.registry.lock();
-            let binding = registry.bind(&loaded.table, self.clock.now());
-            registry.set_missing_credentials(&missing);
+            let now = self.clock.now();
+            let binding = registry.bind(&loaded, now);
+            registry.set_missing_credentials(&missing, now);
             binding
         };
         self.budgets.load(&loaded.table);
@@ -170,7 +169,7 @@ pub(crate) async fn watch_credentials(shared: Arc<Shared>, shutdown: Cancellatio
         let Some(snapshot) = shared.snapshot() else { continue };
         let missing = shared.credentials.missing(snapshot.table());
         if missing != before {
-            shared.registry.lock().set_missing_credentials(&missing);
+            shared.registry.lock().set_missing_credentials(&missing, shared.clock.now());
             shared.protections_changed.notify_one();
             if !missing.is_empty() {
                 tracing::warn!(providers = ?missing, "credentials can't be resolved; their providers get no requests");
@@ -182,7 +181,7 @@ pub(crate) async fn watch_credentials(shared: Arc<Shared>, shutdown: Cancellatio
             let known = generations.get(provider);
             let found = !before.iter().any(|missing| **missing == **provider);
             if found && known.is_some_and(|known| known != generation) {
-                shared.registry.lock().credential_changed(provider);
+                shared.registry.lock().credential_changed(provider, shared.clock.now());
                 shared.protections_changed.notify_one();
                 tracing::info!(%provider, "the credential changed; a quarantine of its account ends");
             }
@@ -195,15 +194,15 @@ pub(crate) async fn watch_credentials(shared: Arc<Shared>, shutdown: Cancellatio
 mod tests {
     use std::fs;
 
-    use rand::{SeedableRng as _, rngs::StdRng};
     use trunkline_routing::{
         classify::{ErrorFields, classify},
-        learn::learn,
         price::Schedule,
         table::{
             BreakerPolicy, Capabilities, Credential, Deployment, DeploymentIndex, Dialect, HealthCheck,
             Limits, Provider, ProviderIndex, RoutingTable,
         },
+        tenant::Tenant,
+        trace::Beginning,
     };
 
     use super::*;
@@ -249,10 +248,19 @@ mod tests {
             {
                 let mut registry = shared.registry.lock();
                 let now = shared.clock.now();
-                let ticket = registry.begin(&snapshot.binding, DeploymentIndex(0), now, 0);
-                let refused = classify(401, &ErrorFields::default(), None);
-                learn(&mut registry, ticket, now, &refused, &mut StdRng::seed_from_u64(1));
-                registry.release(ticket);
+                let beginning = Beginning {
+                    table: snapshot.binding.number(),
+                    deployment: DeploymentIndex(0),
+                    lease: None,
+                    reported: false,
+                    tokens: 0,
+                    tenant: Tenant::NONE,
+                    route: 0,
+                    session: None,
+                };
+                let ticket = registry.begin(&snapshot.binding, &beginning, now).unwrap();
+                registry.learn(ticket, now, &classify(401, &ErrorFields::default(), None));
+                registry.release(ticket, now);
             }
             assert!(quarantined());
             fs::write(&key, "sk-accepted").unwrap();

@@ -1,7 +1,7 @@
 //! Puts an agent together and takes it down again: listeners, workers, control-plane
 //! streams; then drain, flush, stop.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fs::File, io, net::SocketAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -21,6 +21,7 @@ use trunkline_transport::{
 };
 
 use crate::{
+    brain::Brain,
     budgets::{self, Budgets},
     checks::Lead,
     config::Options,
@@ -32,6 +33,7 @@ use crate::{
     ingress::{self, Limits},
     ops, protections,
     shared::{Shared, watch_credentials},
+    tape::{self, Tape},
     upstream::{self, Upstream},
 };
 
@@ -76,6 +78,9 @@ pub enum StartError {
         path = .0.display()
     )]
     DirectoryInUse(PathBuf),
+    /// The trace can't be written.
+    #[error("--record {path}: {error}", path = .0.display(), error = .1)]
+    Record(PathBuf, #[source] io::Error),
     /// The static configuration can't be read.
     #[error("read {path}: {error}", path = .0.display(), error = .1)]
     ReadStatic(PathBuf, #[source] io::Error),
@@ -112,6 +117,7 @@ impl StartError {
             | Self::ReadStatic(..)
             | Self::DataDirectory(..)
             | Self::DirectoryInUse(_)
+            | Self::Record(..)
             | Self::ControlPlane(_) => true,
             Self::Listen(..) | Self::Tls(_) | Self::Reflection(_) | Self::Worker(_) | Self::Join(_) => false,
         }
@@ -181,6 +187,8 @@ pub(crate) async fn start_limited(
     shared.apps_need_keys = security.apps_need_keys(listen);
     let account = identity.incarnation.clone();
     shared.budgets = Arc::new(Budgets::new(shared.clock, account, Some(options.data_dir.clone())));
+    let recording = tape(&options).await?;
+    shared.registry = Brain::new(recording.as_ref().map(|(tape, _)| Arc::clone(tape)));
     let shared = Arc::new(shared);
     if let Some(loaded) = tables.newest() {
         shared.load(loaded);
@@ -207,6 +215,9 @@ pub(crate) async fn start_limited(
         shared,
         workers,
     };
+    if let Some((tape, file)) = recording {
+        agent.background.spawn(tape::run(tape, file, agent.stop.clone()));
+    }
     let health = grpc::health::follow(Arc::clone(&agent.shared), reporter, shutdown.clone());
     let health = agent.background.spawn(health);
     let pages = ops::Pages { shared: Arc::clone(&agent.shared), tokens: security.ops_tokens.clone() };
@@ -234,6 +245,14 @@ pub(crate) async fn start_limited(
         #[cfg(test)]
         orders,
     })
+}
+
+/// The recording that was asked for, if one was.
+async fn tape(options: &Options) -> Result<Option<(Arc<Tape>, File)>, StartError> {
+    let Some(path) = options.record.clone() else { return Ok(None) };
+    let asked = path.clone();
+    let opened = tokio::task::spawn_blocking(move || Tape::open(&path, tape::Limits::default())).await?;
+    opened.map(Some).map_err(|error| StartError::Record(asked, error))
 }
 
 /// The data directory, for this agent alone.

@@ -19,6 +19,7 @@ mod keys;
 mod log;
 mod prices;
 mod probe;
+mod replay;
 mod rollback;
 mod signal;
 mod simulate;
@@ -65,6 +66,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Up(args) => return up::run(*args).await,
         Command::Compare(args) => return compare::run(*args).await,
+        Command::Replay(args) => return replay::run(args).await,
         Command::Apply(args) => apply::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Get(args) => get::run(args).await?,

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod document;
 pub mod problems;
 pub mod status;
+pub mod trace;
 pub mod url;
 
 /// Generated from `proto/trunkline/**.proto`.

@@ -34,5 +34,6 @@ pub mod swrr;
 pub mod table;
 pub mod tenant;
 pub mod time;
+pub mod trace;
 pub mod train;
 pub mod window;

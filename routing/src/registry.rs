@@ -61,6 +61,8 @@ pub enum Forced {
 /// [`Registry::release`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
+    /// Counts the tickets of this registry.
+    number: u64,
     slot: SlotId,
     entry: Entry,
     /// Under which credential it started.
@@ -121,6 +123,7 @@ impl Ticket {
         let (route, session, predicted_ttft_s) = (0, None, 0.0);
         let lease = None;
         Self {
+            number: 0,
             slot,
             entry,
             credential,
@@ -134,6 +137,11 @@ impl Ticket {
             begun: false,
             doubted: None,
         }
+    }
+
+    /// Which ticket of its registry it is, from 1.
+    pub const fn number(&self) -> u64 {
+        self.number
     }
 
     /// Whose attempt it is.
@@ -158,6 +166,8 @@ pub struct Registry {
     rotation_keys: BTreeMap<(Box<str>, usize), (usize, RotationKey)>,
     generation: u64,
     next_epoch: u64,
+    /// Tickets given out.
+    tickets: u64,
     bucket: RetryBucket,
     hedges: HedgeBucket,
     outputs: Outputs,
@@ -270,8 +280,10 @@ impl Registry {
         if !self.fleet.is_empty() && self.slot(id).is_some() {
             self.find_out(id.index as usize, now);
         }
+        self.tickets += 1;
+        let number = self.tickets;
         let Some(slot) = self.slot_mut(id) else {
-            return Ticket::new(id, Entry::UNKNOWN, 0, now, 0, 1.0);
+            return Ticket { number, ..Ticket::new(id, Entry::UNKNOWN, 0, now, 0, 1.0) };
         };
         let in_flight = slot.in_flight_of_all(now).0 + 1.0;
         slot.in_flight += 1;
@@ -279,7 +291,8 @@ impl Registry {
             meter.charge(now, tokens);
         }
         slot.caps.begin(now, tokens);
-        Ticket::new(id, slot.breaker.begin(now), slot.credentials, now, slot.in_flight, in_flight)
+        let (entry, own) = (slot.breaker.begin(now), slot.in_flight);
+        Ticket { number, ..Ticket::new(id, entry, slot.credentials, now, own, in_flight) }
     }
 
     /// An attempt that was made elsewhere and is over: for what its result says. It used
@@ -287,11 +300,14 @@ impl Registry {
     /// back. What it met is not known, so that it says nothing about load.
     pub fn reported(&mut self, binding: &Binding, deployment: DeploymentIndex, now: Timestamp) -> Ticket {
         let id = binding.slot(deployment);
+        self.tickets += 1;
+        let number = self.tickets;
         let Some(slot) = self.slot_mut(id) else {
-            return Ticket::new(id, Entry::UNKNOWN, 0, now, 0, 1.0);
+            return Ticket { number, ..Ticket::new(id, Entry::UNKNOWN, 0, now, 0, 1.0) };
         };
         let in_flight = slot.in_flight_of_all(now).0 + 1.0;
-        Ticket::new(id, slot.breaker.begin(now), slot.credentials, now, 0, in_flight)
+        let entry = slot.breaker.begin(now);
+        Ticket { number, ..Ticket::new(id, entry, slot.credentials, now, 0, in_flight) }
     }
 
     /// A result of an attempt. Returns whether the breaker opened.

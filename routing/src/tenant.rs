@@ -19,6 +19,11 @@ impl Tenant {
         })
     }
 
+    /// The hash. 0: no tenant.
+    pub const fn hash(self) -> u64 {
+        self.0
+    }
+
     /// The tenant whose name has this hash.
     pub const fn from_hash(hash: u64) -> Self {
         // 0 has a meaning of its own; two names that share a hash share their counts.

@@ -15,6 +15,7 @@ mod math;
 mod model;
 mod outage;
 mod presets;
+pub mod replay;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -14,7 +14,6 @@ use trunkline_routing::{
         pacing::Upgrade,
         worst::{self, Worst},
     },
-    decide,
     eligibility::Profile,
     money::NanoUsd,
 };
@@ -234,12 +233,11 @@ fn pace(shared: &Shared, entry: &Entry, snapshot: &Snapshot, goal: Goal, profile
     if profile.cheapest {
         return;
     }
-    let (table, route, now) = (snapshot.table(), snapshot.route(goal), shared.clock.now());
+    let (table, now) = (snapshot.table(), shared.clock.now());
     let floor = Profile { cheapest: true, ..*profile };
     let (taken, cheapest) = {
         let mut registry = shared.registry.lock();
-        let mut decide =
-            |profile| decide::decide(&mut registry, table, &snapshot.binding, route, profile, now);
+        let mut decide = |profile| registry.decide(snapshot, goal, profile, now);
         (decide(profile), decide(&floor))
     };
     let Some(upgrade) = Upgrade::of(table, profile, &taken, &cheapest) else { return };

@@ -22,7 +22,9 @@ use trunkline_routing::{
     learn,
     registry::{Block, Health, IdleLease, Ticket},
     table::{DeploymentIndex, HealthCheck, HealthCheckMode, Timeouts},
+    tenant::Tenant,
     time::Timestamp,
+    trace::Beginning,
 };
 
 use crate::{
@@ -127,7 +129,8 @@ impl Checks {
 
     /// Hands on what came of leases.
     fn tell(&self) {
-        let results = self.worker.shared.registry.lock().take_probe_results();
+        let shared = &self.worker.shared;
+        let results = shared.registry.lock().take_probe_results(shared.clock.now());
         for result in &results {
             self.results.push(result);
         }
@@ -185,13 +188,15 @@ impl Checks {
             return;
         }
         let shared = Arc::clone(&self.worker.shared);
-        let tokens = engine::PROBE_TOKENS.input + engine::PROBE_TOKENS.output;
         if !self.spend.admits(snapshot, deployment, &shared.clock, now) {
             shared.registry.lock().give_back_lease(lease.lease_id, now);
             return;
         }
-        let ticket =
-            shared.registry.lock().begin_leased(&snapshot.binding, deployment, lease.lease_id, now, tokens);
+        let ticket = shared.registry.lock().begin(
+            &snapshot.binding,
+            &made_up(snapshot, deployment, Some(lease.lease_id)),
+            now,
+        );
         if let Some(ticket) = ticket {
             let limit = limit().min(lease.expires.since(now));
             self.call(Due { ticket, snapshot: Arc::clone(snapshot), deployment, limit }, now);
@@ -221,8 +226,9 @@ impl Checks {
                 if !due || !self.spend.admits(&snapshot, deployment, &shared.clock, now) {
                     continue;
                 }
-                registry.begin(&snapshot.binding, deployment, now, tokens)
+                registry.begin(&snapshot.binding, &made_up(&snapshot, deployment, None), now)
             };
+            let Some(ticket) = ticket else { continue };
             let limit = limit();
             self.call(Due { ticket, snapshot: Arc::clone(&snapshot), deployment, limit }, now);
         }
@@ -249,6 +255,20 @@ impl Checks {
             }
         }
         self.tell();
+    }
+}
+
+/// A call that no request asked for.
+const fn made_up(snapshot: &Snapshot, deployment: DeploymentIndex, lease: Option<u64>) -> Beginning {
+    Beginning {
+        table: snapshot.binding.number(),
+        deployment,
+        lease,
+        reported: false,
+        tokens: engine::PROBE_TOKENS.input + engine::PROBE_TOKENS.output,
+        tenant: Tenant::NONE,
+        route: 0,
+        session: None,
     }
 }
 
@@ -289,7 +309,8 @@ struct Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.worker.shared.registry.lock().release(self.ticket);
+        let shared = &self.worker.shared;
+        shared.registry.lock().release(self.ticket, shared.clock.now());
     }
 }
 
@@ -306,14 +327,13 @@ fn tell(worker: &Worker, due: &Due, probed: &Probed, took: Duration) -> Option<u
     let health = policy(snapshot, *deployment);
     let opened = {
         let mut registry = shared.registry.lock();
-        registry.note_cost(*ticket, cost);
-        let rng = &mut rand::rng();
+        registry.note_cost(*ticket, now, cost);
         let opened = match &probed.failed {
-            None => learn::answered(&mut registry, *ticket, now, rng),
-            Some(failed) => learn::learn(&mut registry, *ticket, now, failed, rng),
+            None => registry.answered(*ticket, now),
+            Some(failed) => registry.learn(*ticket, now, failed),
         };
         let sample = probed.failed.map_or(Sample::Success, |failed| learn::sample(&failed));
-        opened | registry.note_check(*ticket, now, sample, health.unhealthy_threshold, rng)
+        opened | registry.note_check(*ticket, now, sample, health.unhealthy_threshold)
     };
     let model: Arc<str> = Arc::from(PROBE_MODEL);
     if opened {

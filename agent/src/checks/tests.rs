@@ -167,9 +167,9 @@ impl World {
             is_check: false,
         };
         let mut registry = self.shared.registry.lock();
-        registry.heard_from_fleet(now + LIMIT);
-        registry.set_fleet("e", [verdict], now, &mut rand::rng());
-        registry.set_leases([lease], now);
+        registry.heard_from_fleet(now + LIMIT, now);
+        registry.set_fleet("e", &[verdict], now);
+        registry.set_leases(&[lease], now);
         drop(registry);
         self.shared.leases_changed.notify_one();
     }
@@ -268,7 +268,7 @@ async fn without_active_checks_a_lease_waits_for_a_request() {
 async fn a_lease_that_cannot_be_used_is_given_back_at_once() {
     let provider = Provider::start().await;
     let world = World::led(&provider, "mode: ACTIVE");
-    world.shared.registry.lock().set_missing_credentials(&["p"]);
+    world.shared.registry.lock().set_missing_credentials(&["p"], world.shared.clock.now());
     world.lease(LIMIT);
     let begin = Instant::now();
     assert_eq!(world.result().await.outcome(), ProbeOutcome::Unused);

@@ -11,14 +11,15 @@ use tokio::time::Instant;
 use trunkline_proto::convert::{Binding, binding};
 use trunkline_routing::{
     classify::{Classified, OutcomeClass, TransportFault, classify_transport},
-    decide::{self, Decision},
+    decide::Decision,
     eligibility::Profile,
     hint::{RateHeaders, rate_headers},
     money::Tokens,
-    registry::Observation,
+    registry::{Observation, Ticket},
     request::{AttemptId, Context, Directive, Failure, Loser, Request, Start},
     table::DeploymentIndex,
     tenant::Tenant,
+    trace::{Answer, Call, Chance},
 };
 
 mod account;
@@ -45,13 +46,13 @@ use self::{
     race::{Heard, Race},
 };
 use crate::{
+    brain::Numbered,
     budgets::{self, OverBudget, Reservation},
     control::UsageSource,
     decisions::AttemptRecord,
     drills::{Drills, Hold},
     metrics::StartLabels,
     shared::Shared,
-    snapshot::Snapshot,
     upstream::Upstream,
 };
 
@@ -123,16 +124,14 @@ pub(crate) async fn run(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
 /// What the decision would be, without a turn taken.
 fn decide_for(shared: &Shared, job: &Job) -> Decision {
     let (snapshot, now) = (&job.snapshot, shared.clock.now());
-    let route = snapshot.route(job.goal);
-    let mut registry = shared.registry.lock();
-    decide::decide(&mut registry, snapshot.table(), &snapshot.binding, route, &job.profile, now)
+    shared.registry.lock().decide(snapshot, job.goal, &job.profile, now)
 }
 
 async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
     let mut flight = Flight::start(worker, job);
     let mut race = Race::default();
     loop {
-        match flight.consult(Request::next) {
+        match flight.consult(Call::Next, Request::next, |next| Answer::Directive(*next)) {
             Directive::Start { id, deployment, tier, why } => match flight.fund(&mut race, id, why).await {
                 Funding::Paid(paid) => {
                     let (heard, hold) = flight.begin(id, deployment, why, paid);
@@ -160,7 +159,7 @@ async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
                 let until = Instant::from_std(worker.shared.clock.instant(until));
                 let ended = race.next_until(until).await;
                 for id in race.take_heard() {
-                    flight.consult(|request, context| request.heard(context, id));
+                    flight.heard(id);
                 }
                 if let Some((id, end)) = ended
                     && let Some(success) = flight.ended(id, end)
@@ -180,7 +179,7 @@ async fn fly(worker: &Arc<Worker>, job: &Arc<Job>) -> Done {
 struct Flight<'a> {
     worker: &'a Arc<Worker>,
     job: &'a Arc<Job>,
-    request: Request,
+    request: Numbered,
     payer: Payer,
     trace: Trace,
     failures: Vec<(AttemptId, FailedAttempt)>,
@@ -192,21 +191,9 @@ impl<'a> Flight<'a> {
         let shared = &worker.shared;
         let now = shared.clock.now();
         let snapshot = &job.snapshot;
-        let mut registry = shared.registry.lock();
-        let route = snapshot.route(job.goal);
-        let decision =
-            decide::decide(&mut registry, snapshot.table(), &snapshot.binding, route, &job.profile, now);
-        let mut context = Context {
-            registry: &mut registry,
-            table: snapshot.table(),
-            binding: &snapshot.binding,
-            route,
-            now,
-            rng: &mut rand::rng(),
-        };
-        let request = Request::new(job.profile, job.deadline, &mut context)
-            .of_tenant(Tenant::of(job.tenant.as_deref()));
-        drop(registry);
+        let tenant = Tenant::of(job.tenant.as_deref());
+        let (decision, request) =
+            shared.registry.lock().arrive(snapshot, job.goal, &job.profile, job.deadline, tenant, now);
         let trace = Trace::new(shared, decision, now);
         Self { worker, job, request, payer: Payer::new(job), trace, failures: Vec::new(), over: false }
     }
@@ -214,20 +201,33 @@ impl<'a> Flight<'a> {
     /// Asks the decision core, with the registry locked for that long.
     fn consult<T>(
         &mut self,
-        ask: impl FnOnce(&mut Request, &mut Context<'_, rand::rngs::ThreadRng>) -> T,
+        call: Call,
+        ask: impl FnOnce(&mut Request, &mut Context<'_, Chance>) -> T,
+        answer: impl FnOnce(&T) -> Answer,
     ) -> T {
         let shared = &self.worker.shared;
-        let snapshot: &Snapshot = &self.job.snapshot;
+        let on = (&*self.job.snapshot, self.job.goal);
         let mut registry = shared.registry.lock();
-        let mut context = Context {
-            registry: &mut registry,
-            table: snapshot.table(),
-            binding: &snapshot.binding,
-            route: snapshot.route(self.job.goal),
-            now: shared.clock.now(),
-            rng: &mut rand::rng(),
-        };
-        ask(&mut self.request, &mut context)
+        registry.ask(&mut self.request, on, shared.clock.now(), call, ask, answer)
+    }
+
+    fn heard(&mut self, id: AttemptId) {
+        let answer = |(): &()| Answer::Nothing;
+        self.consult(Call::Heard(id), |request, context| request.heard(context, id), answer);
+    }
+
+    /// The core is told that an attempt failed. Returns whether a breaker opened.
+    fn told_failed(&mut self, id: AttemptId, classified: &Classified) -> bool {
+        self.consult(
+            Call::Failed(id, *classified),
+            |request, context| request.failed(context, id, classified),
+            |opened| Answer::Opened(*opened),
+        )
+    }
+
+    fn won(&mut self, id: AttemptId) -> Option<(Ticket, Vec<Loser>)> {
+        let won = |won: &Option<_>| Answer::won(won.as_ref());
+        self.consult(Call::Won(id), |request, context| request.won(context, id), won)
     }
 
     /// Opens the attempt's record. Some: a drill takes hold of it.
@@ -283,16 +283,16 @@ impl<'a> Flight<'a> {
                 None
             }
             AttemptEnd::Whole { headers, body, facts, ttft } => {
-                let (ticket, losers) = self.consult(|request, context| request.won(context, id))?;
+                let (ticket, losers) = self.won(id)?;
                 let took = self.elapsed(id);
                 let (tokens, source) = self.job.tokens(facts.usage, facts.output_bytes);
                 {
                     let now = self.worker.shared.clock.now();
                     let mut registry = self.worker.shared.registry.lock();
                     registry.rate_headers(ticket, now, &limits(&headers));
-                    registry.learn_pace(ticket, self.job.profile.max_output_tokens, took);
+                    registry.learn_pace(ticket, now, self.job.profile.max_output_tokens, took);
                     registry.observe(ticket, now, &observation(&self.job.profile, tokens, ttft, took));
-                    registry.release(ticket);
+                    registry.release(ticket, now);
                 }
                 self.trace.attempts[id.0 as usize].ttft = Some(ttft);
                 self.close(id, OutcomeClass::Ok, 200, Some((tokens, source)));
@@ -301,7 +301,7 @@ impl<'a> Flight<'a> {
                 Some(Success::Whole(Whole { headers, body }))
             }
             AttemptEnd::Stream(opened) => {
-                let (ticket, losers) = self.consult(|request, context| request.won(context, id))?;
+                let (ticket, losers) = self.won(id)?;
                 let (shared, limits) = (&self.worker.shared, limits(&opened.headers));
                 if !limits.is_empty() {
                     shared.registry.lock().rate_headers(ticket, shared.clock.now(), &limits);
@@ -331,7 +331,7 @@ impl<'a> Flight<'a> {
         status: u16,
         used: Option<(Tokens, UsageSource)>,
     ) {
-        let opened = self.consult(|request, context| request.failed(context, id, classified));
+        let opened = self.told_failed(id, classified);
         let shared = &self.worker.shared;
         let deployment = self.trace.attempts[id.0 as usize].deployment;
         let name = self.job.snapshot.deployment_name(deployment);
@@ -350,7 +350,7 @@ impl<'a> Flight<'a> {
 
     fn lose(&mut self, losers: &[Loser]) {
         let snapshot = &self.job.snapshot;
-        for deployment in self.request.take_opened() {
+        for deployment in self.request.request_mut().take_opened() {
             let model = snapshot.goal_name(self.job.goal);
             self.worker.shared.opened(snapshot.deployment_name(deployment), model);
         }
@@ -366,7 +366,7 @@ impl<'a> Flight<'a> {
 
     /// It ends without an answer: settles what runs.
     fn abandon(&mut self) {
-        let losers = self.consult(Request::abandon);
+        let losers = self.consult(Call::Abandon, Request::abandon, |losers| Answer::abandoned(losers));
         self.lose(&losers);
     }
 
@@ -385,11 +385,9 @@ impl<'a> Flight<'a> {
             Failure::NoTarget { retry_after } => {
                 // As it is now: the decision at the start may have had candidates.
                 let profile = self.job.profile;
-                let decision = self.consult(|_, context| {
-                    let Context { registry, table, binding, route, now, .. } = context;
-                    decide::decide(registry, table, binding, *route, &profile, *now)
-                });
-                let snapshot = &self.job.snapshot;
+                let (shared, snapshot) = (&self.worker.shared, &self.job.snapshot);
+                let now = shared.clock.now();
+                let decision = shared.registry.lock().decide(snapshot, self.job.goal, &profile, now);
                 let model = snapshot.route(self.job.goal).model;
                 let binding = binding(snapshot.table(), model, &profile, &decision);
                 Refusal::NoTarget { retry_after, binding: binding.map(Box::new) }

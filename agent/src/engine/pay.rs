@@ -133,7 +133,7 @@ impl Flight<'_> {
     /// There is no money for the attempt: it never starts.
     fn skip(&mut self, id: AttemptId) {
         let never = classify_transport(TransportFault::Cancelled);
-        self.consult(|request, context| request.failed(context, id, &never));
+        self.told_failed(id, &never);
     }
 
     /// The attempt is over.

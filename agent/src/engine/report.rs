@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use trunkline_proto::convert::Reported;
 use trunkline_routing::{
-    classify::OutcomeClass, eligibility::Profile, learn::learn, table::DeploymentIndex, tenant::Tenant,
+    classify::OutcomeClass, eligibility::Profile, table::DeploymentIndex, tenant::Tenant, trace::Beginning,
     train::route_id,
 };
 
@@ -34,21 +34,30 @@ pub(crate) fn report(
     let duration = report.duration.unwrap_or_default();
     let usage = report.tokens.map(|tokens| (tokens, UsageSource::Provider));
     let model = snapshot.goal_name(record.goal);
+    let beginning = Beginning {
+        table: snapshot.binding.number(),
+        deployment,
+        lease: None,
+        reported: true,
+        tokens: 0,
+        tenant: Tenant::of(record.tenant.as_deref()),
+        route: route_id(model),
+        session: record.profile.session,
+    };
     let opened = {
         let mut registry = shared.registry.lock();
-        let ticket = registry.reported(&snapshot.binding, deployment, now);
-        let ticket = ticket.of_tenant(Tenant::of(record.tenant.as_deref()));
-        let ticket = ticket.of_route(route_id(model), record.profile.session, None);
-        let opened = learn(&mut registry, ticket, now, &report.classified, &mut rand::rng());
-        // A time that was not told teaches nothing.
-        if report.class == OutcomeClass::Ok
-            && let Some((tokens, duration)) = report.tokens.zip(report.duration)
-        {
-            let ttft = report.ttft.unwrap_or(duration);
-            let profile = Profile { stream: report.ttft.is_some(), ..record.profile };
-            registry.observe(ticket, now, &observation(&profile, tokens, ttft, duration));
-        }
-        opened
+        registry.begin(&snapshot.binding, &beginning, now).is_some_and(|ticket| {
+            let opened = registry.learn(ticket, now, &report.classified);
+            // A time that was not told teaches nothing.
+            if report.class == OutcomeClass::Ok
+                && let Some((tokens, duration)) = report.tokens.zip(report.duration)
+            {
+                let ttft = report.ttft.unwrap_or(duration);
+                let profile = Profile { stream: report.ttft.is_some(), ..record.profile };
+                registry.observe(ticket, now, &observation(&profile, tokens, ttft, duration));
+            }
+            opened
+        })
     };
     if opened {
         shared.opened(name, model);

@@ -324,12 +324,12 @@ impl Tail {
         let opened = {
             let now = self.shared.clock.now();
             let mut registry = self.shared.registry.lock();
-            let opened = registry.record(self.ticket, now, sample, &mut rand::rng());
+            let opened = registry.result(self.ticket, now, sample);
             if let Some(waited) = waited.filter(|_| class == OutcomeClass::Ok) {
                 let took = now.since(self.ticket.started()).saturating_sub(waited);
                 registry.observe(self.ticket, now, &observation(&self.job.profile, used.0, self.ttft, took));
             }
-            registry.release(self.ticket);
+            registry.release(self.ticket, now);
             opened
         };
         if let Some(record) = &self.record {

@@ -17,7 +17,6 @@ use trunkline_proto::{
     },
     status,
 };
-use trunkline_routing::decide;
 
 use super::{chat, convert, refuse, stream, watch};
 use crate::{
@@ -114,11 +113,10 @@ impl RoutingService for Routing {
         let at = shared.clock.now();
         let decision = {
             let mut registry = shared.registry.lock();
-            let (table, binding, route) = (snapshot.table(), &snapshot.binding, snapshot.route(caller.goal));
             match looked {
-                Ok(()) => decide::take(&mut registry, table, binding, route, &profile, at, &mut rand::rng()),
+                Ok(()) => registry.take(snapshot, caller.goal, &profile, at),
                 // It takes no turn.
-                Err(_) => decide::decide(&mut registry, table, binding, route, &profile, at),
+                Err(_) => registry.decide(snapshot, caller.goal, &profile, at),
             }
         };
         let record = shared.decisions.keep(DecisionRecord {

@@ -11,7 +11,7 @@ use trunkline_proto::{
     status,
     types::v1::Version,
 };
-use trunkline_routing::{decide, eligibility::Profile};
+use trunkline_routing::eligibility::Profile;
 
 use super::refuse;
 use crate::{
@@ -109,7 +109,7 @@ fn distribution(shared: &Shared, snapshot: &Snapshot, index: usize) -> RouteStat
     let now = shared.clock.now();
     let profile = Profile { at_unix_ms: shared.clock.unix_ms(now), ..Profile::default() };
     let mut registry = shared.registry.lock();
-    let decision = decide::decide(&mut registry, table, &snapshot.binding, route, &profile, now);
+    let decision = registry.decide(snapshot, Goal::Virtual(index), &profile, now);
     route_state(table, route.model, &decision, |deployment| {
         breaker_state(&registry.breaker(&snapshot.binding, deployment, now))
     })

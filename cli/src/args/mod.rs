@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Compare strategies on a scenario, in virtual time: the code that agents run, other
     /// ways to distribute requests, and what an oracle could have done.
     Compare(Box<CompareArgs>),
+    /// Tell a trace that an agent recorded (`trunkline-agent --record FILE`) to the same
+    /// decision core again, on virtual time; exit 0 if all its answers are the same.
+    Replay(ReplayArgs),
     /// Run one simulated provider that speaks the OpenAI API.
     SimulateProvider(SimulateArgs),
     /// Print a completion script for a shell.
@@ -216,6 +219,16 @@ pub(crate) struct ProbeArgs {
     /// How long it may take in all.
     #[arg(long, value_parser = duration, default_value = "3s", value_name = "DURATION")]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The trace.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

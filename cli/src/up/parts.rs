@@ -77,6 +77,7 @@ impl Parts {
             advertise: None,
             static_config: None,
             security: trunkline_agent::security::Security { insecure: args.insecure, ..Default::default() },
+            record: None,
             workers: trunkline_agent::default_workers(),
         };
         let stop = self.agent.stop.clone();

@@ -192,6 +192,11 @@ impl Registry {
 }
 
 impl Binding {
+    /// Counts the tables that its registry was bound to, from 1.
+    pub const fn number(&self) -> u64 {
+        self.generation
+    }
+
     pub(super) fn slot(&self, deployment: DeploymentIndex) -> SlotId {
         self.slots[deployment.0 as usize]
     }

@@ -192,6 +192,7 @@ fn options(directory: &std::path::Path) -> Options {
         advertise: None,
         static_config: None,
         security: Security::default(),
+        record: None,
         workers: 1,
     }
 }
