@@ -27,6 +27,7 @@ mod main_job;
 mod mid_stream;
 mod prices;
 mod reconnect_storm;
+mod replay;
 mod secrets;
 mod skew;
 mod state_transfer;
