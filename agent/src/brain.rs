@@ -253,7 +253,7 @@ impl Held<'_> {
         let decision = self.decide(snapshot, goal, profile, now);
         let (number, seed) = (self.requests.fetch_add(1, Ordering::Relaxed), seed());
         let mut context = Context {
-            registry: &mut *self.registry,
+            registry: &mut self.registry,
             table: snapshot.table(),
             binding: &snapshot.binding,
             route: snapshot.route(goal),
@@ -279,7 +279,7 @@ impl Held<'_> {
     ) -> T {
         let seed = seed();
         let mut context = Context {
-            registry: &mut *self.registry,
+            registry: &mut self.registry,
             table: snapshot.table(),
             binding: &snapshot.binding,
             route: snapshot.route(goal),

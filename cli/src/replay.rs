@@ -92,21 +92,19 @@ fn to_text(played: &Played) -> String {
         replay.same,
     );
     if *cut > 0 {
-        text += &format!("the trace ends within a message; its last {cut} bytes were left out\n");
+        text.push_str("the trace ends within a message; its last bytes were left out\n");
     }
-    match &replay.first {
+    let found = match &replay.first {
         Some(first) => {
-            text += &format!("the first difference is at event {}:\n", first.event);
-            for line in &first.before {
-                text += &format!("    {line}\n");
-            }
-            text += &format!(
-                "  > {}\n  recorded: {}\n  replayed: {}\n",
-                first.told, first.recorded, first.replayed
-            );
+            let before: String = first.before.iter().flat_map(|line| ["    ", line, "\n"]).collect();
+            format!(
+                "the first difference is at event {}:\n{before}  > {}\n  recorded: {}\n  replayed: {}\n",
+                first.event, first.told, first.recorded, first.replayed
+            )
         }
-        None if replay.answers == 0 => text += "the trace holds no answer to compare\n",
-        None => text += "all are the same\n",
-    }
+        None if replay.answers == 0 => "the trace holds no answer to compare\n".to_owned(),
+        None => "all are the same\n".to_owned(),
+    };
+    text.push_str(&found);
     text
 }

@@ -258,7 +258,8 @@ impl Live {
 
     fn win(&mut self, run: &mut Run, id: AttemptId) {
         let won = |request: &mut Request, context: &mut Context<'_, Chance>| request.won(context, id);
-        let (ticket, _) = self.ask(run, Call::Won(id), won, |won| Answer::won(won.as_ref())).unwrap();
+        let won = self.ask(run, Call::Won(id), won, |won| Answer::won(won.as_ref()));
+        let Some((ticket, _)) = won else { panic!("a running attempt was forgotten") };
         let limit = RateLimit { remaining: 3, limit: Some(60), reset: Duration::from_secs(2) };
         self.note(ticket, Note::RateHeaders(RateHeaders { requests: Some(limit), tokens: None }));
         if run.request.profile().stream {
@@ -281,7 +282,7 @@ impl Live {
     }
 
     /// What comes from the control plane, an operator or an app that calls by itself.
-    fn from_outside(&mut self) {
+    fn hear_from_outside(&mut self) {
         let deployment = DeploymentIndex(self.chance.random_range(0..DEPLOYMENTS));
         let name: Box<str> = self.table.deployments[deployment.0 as usize].name.clone();
         let until = self.now + Duration::from_secs(3);
@@ -343,7 +344,7 @@ impl Live {
             route: 7,
             session: None,
         };
-        let ticket = self.registry.begin_for(&self.binding, &one, self.now).unwrap();
+        let Some(ticket) = self.registry.begin_for(&self.binding, &one, self.now) else { return };
         self.write(0, Event::Begin(one), Answer::Number(Some(ticket.number())));
         self.note(ticket, Note::Learn(classify(502, &ErrorFields::default(), None)));
     }
@@ -355,7 +356,7 @@ impl Live {
                 0..35 => self.arrive(),
                 35..75 => self.some_attempt(),
                 75..92 => self.end_a_stream(),
-                92..99 => self.from_outside(),
+                92..99 => self.hear_from_outside(),
                 _ => self.bind(),
             }
         }

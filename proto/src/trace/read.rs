@@ -61,7 +61,7 @@ fn event(event: Wire) -> Result<Event, TraceError> {
         Wire::Ask(ask) => Event::Ask { request: ask.request, call: call(&ask).ok_or(unknown("ask"))? },
         Wire::Take(take) => Event::Take {
             place: take.place.and_then(place).ok_or(unknown("take.place"))?,
-            profile: take.profile.and_then(profile).ok_or(unknown("take.profile"))?,
+            profile: take.profile.as_ref().and_then(profile).ok_or(unknown("take.profile"))?,
         },
         Wire::Begin(one) => Event::Begin(begin(&one)),
         Wire::Note(one) => Event::Note {
@@ -119,7 +119,7 @@ fn place(place: wire::TracePlace) -> Option<Place> {
     Some(Place { table: place.table, goal })
 }
 
-fn profile(one: wire::TraceProfile) -> Option<Profile> {
+fn profile(one: &wire::TraceProfile) -> Option<Profile> {
     let needs = one.needs.iter().try_fold(Capabilities::NONE, |all, name| {
         Capabilities::by_name(name).map(|capability| all.with(capability))
     });
@@ -145,7 +145,7 @@ fn arrival(one: wire::TraceArrival) -> Option<Arrival> {
     Some(Arrival {
         request: one.request,
         place: one.place.and_then(place)?,
-        profile: one.profile.and_then(profile)?,
+        profile: one.profile.as_ref().and_then(profile)?,
         deadline: one.deadline_nanos.map(Duration::from_nanos),
         tenant: tenant(one.tenant),
     })

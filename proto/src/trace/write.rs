@@ -59,7 +59,7 @@ pub fn table(at: Timestamp, version: &Version, config: &Config, number: u64) -> 
 
 fn event(event: &Event) -> Option<trace_entry::Event> {
     use trace_entry::Event as Wire;
-    let names = |names: &[Box<str>]| names.iter().map(|name| name.to_string()).collect();
+    let names = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect();
     Some(match event {
         Event::Bind(_) => return None,
         Event::MissingCredentials(all) => Wire::MissingCredentials(wire::TraceNames { names: names(all) }),
