@@ -57,7 +57,7 @@ fn event(event: Wire) -> Result<Event, TraceError> {
         Wire::Leases(all) => Event::Leases(all.leases.into_iter().map(lease).collect()),
         Wire::HeardUntilNanos(until) => Event::Heard(Timestamp::from_nanos(until)),
         Wire::Models(models) => Event::Adopt(fleet_models(models)),
-        Wire::Arrival(one) => Event::Arrive(arrival(one).ok_or(unknown("arrival"))?),
+        Wire::Arrival(one) => Event::Arrive(arrival(&one).ok_or(unknown("arrival"))?),
         Wire::Ask(ask) => Event::Ask { request: ask.request, call: call(&ask).ok_or(unknown("ask"))? },
         Wire::Take(take) => Event::Take {
             place: take.place.and_then(place).ok_or(unknown("take.place"))?,
@@ -141,7 +141,7 @@ fn tenant(hash: u64) -> Tenant {
     if hash == 0 { Tenant::NONE } else { Tenant::from_hash(hash) }
 }
 
-fn arrival(one: wire::TraceArrival) -> Option<Arrival> {
+fn arrival(one: &wire::TraceArrival) -> Option<Arrival> {
     Some(Arrival {
         request: one.request,
         place: one.place.and_then(place)?,
